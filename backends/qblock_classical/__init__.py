@@ -1,0 +1,1 @@
+"""Classical solvers: exact, annealing, tabu, descent, and the random floor."""

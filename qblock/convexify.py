@@ -1,0 +1,60 @@
+"""Diagonal shifts that make a quadratic form convex without changing it on 0/1 states.
+
+For y in {0, 1}^n, y_i^2 = y_i, so y'Qy = y'(Q - D)y + diag(D).y for every diagonal D. With
+Q - D positive semidefinite the right side is convex on the box [0, 1]^n, and its minimum there
+bounds every 0/1 state from below: the better, the larger D.
+"""
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from qblock.problem import FloatArray
+
+ROUNDING = 1e-12
+"""Relative room left for rounding, so that Q - D is positive semidefinite and not just nearly."""
+
+
+def convexifying_shift(
+    Q: FloatArray, weights: FloatArray | None = None, precision: float = 1e-3
+) -> FloatArray:
+    """The diagonal d (n,) of nearly largest weighted sum with Q - diag(d) positive semidefinite.
+
+    Maximises w.d + mu log det(Q - diag(d)) by damped Newton steps for falling mu (the barrier
+    method for the dual of the max-cut relaxation). Every iterate is feasible, so it may stop
+    anywhere; `precision` is the last mu relative to the mean |Q_ii|.
+
+    Args:
+        Q: float64 (n, n), symmetric, possibly indefinite.
+        weights: positive (n,), ones if None.
+    """
+    n = len(Q)
+    if n == 0:
+        return np.zeros(0)
+    scale = float(np.abs(Q).max()) or 1.0
+    room = ROUNDING * n * scale
+    d = np.full(n, float(np.linalg.eigvalsh(Q)[0]) - 1e-3 * scale)
+    w = np.ones(n) if weights is None else weights / weights.mean()
+    typical = float(np.abs(np.diag(Q)).mean()) or scale
+    for mu in np.geomspace(1e-1, precision, 3) * typical:
+        for _ in range(12):
+            inverse = np.linalg.inv(Q - np.diag(d))
+            ascent = w / mu - np.diag(inverse)
+            step = np.linalg.solve(inverse * inverse, ascent)
+            decrement = float(np.sqrt(max(ascent @ step, 0.0)))
+            length = 1.0 if decrement < 0.3 else 1 / (1 + decrement)
+            while length > 1e-8 and not _is_positive_definite(Q - np.diag(d + length * step)):
+                length /= 2
+            if length <= 1e-8:
+                break
+            d = d + length * step
+            if decrement < 0.1:
+                break
+    return d - room
+
+
+def _is_positive_definite(matrix: FloatArray) -> bool:
+    try:
+        np.linalg.cholesky(matrix)
+    except LinAlgError:
+        return False
+    return True
