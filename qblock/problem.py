@@ -194,14 +194,14 @@ class ReducedProblem:
 
     def lift(self, states: ArrayLike) -> States:
         """Free-variable states (S, n) as states over all blocks (S, N), int8."""
-        free_states = np.asarray(states, dtype=np.int8).reshape(-1, len(self))
+        free_states = np.atleast_2d(np.asarray(states, dtype=np.int8))
         lifted = np.tile(self.fixed, (len(free_states), 1))
         lifted[:, self.free] = free_states
         return lifted
 
     def is_feasible(self, states: ArrayLike) -> NDArray[np.bool_]:
         """Which of the states (S, n) meet every budget."""
-        free_states = np.asarray(states, dtype=np.int64).reshape(-1, len(self))
+        free_states = np.atleast_2d(np.asarray(states, dtype=np.int64))
         counts = free_states @ (self.group_of[:, None] == np.arange(len(self.budgets)))
         return np.asarray((counts == self.budgets).all(axis=1))
 
@@ -335,7 +335,7 @@ class BlockRemovalProblem:
 
     def is_feasible(self, states: ArrayLike) -> NDArray[np.bool_]:
         """Which of the 0/1 states (S, N) meet every budget and pin, as bool (S,)."""
-        X = np.asarray(states, dtype=np.int64).reshape(-1, len(self))
+        X = np.atleast_2d(np.asarray(states, dtype=np.int64))
         feasible = np.ones(len(X), dtype=np.bool_)
         for budget in self.budgets:
             feasible &= X[:, list(budget.members)].sum(axis=1) == budget.count
