@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +57,7 @@ def save_sensitivity(sensitivity: Sensitivity, path: str | Path) -> Path:
         "name": np.array(sensitivity.name, dtype=np.str_),
         "provenance": np.array(json.dumps(sensitivity.provenance), dtype=np.str_),
     }
-    arrays |= {
-        key: value for key in ("g", "A") if (value := getattr(sensitivity, key)) is not None
-    }
+    arrays |= {key: value for key in ("g", "A") if (value := getattr(sensitivity, key)) is not None}
     with atomic_write(path) as stream:
         np.savez_compressed(stream, **arrays)
     return path
@@ -111,7 +110,7 @@ def _load_npz(path: Path) -> Sensitivity:
         raise ProblemError(f"{path} is not an .npz archive")
     try:
         arrays = {key: archive[key] for key in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ProblemError(f"{path} is damaged or holds Python objects: {error}") from None
     schema = int(arrays.get("schema", SCHEMA_VERSION))
     if schema > SCHEMA_VERSION:

@@ -151,9 +151,7 @@ def _weight_from_tangent(
 ) -> tuple[float, IntArray]:
     """The weight that the tangent at `point` proves, and the counts (K,) that bind."""
     constant, sums = _tangent(problem, shift, point)
-    missing = [
-        (np.arange(len(s)) - m) ** 2.0 for s, m in zip(sums, problem.budgets, strict=True)
-    ]
+    missing = [(np.arange(len(s)) - m) ** 2.0 for s, m in zip(sums, problem.budgets, strict=True)]
     weight, binding = -np.inf, problem.budgets
     trial = 0.0
     while True:  # Dinkelbach: each round solves for the counts that bind at the trial weight
