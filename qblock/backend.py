@@ -6,6 +6,7 @@ backends share (checking parameters, drawing and recording the seed, pinned bloc
 timing, provenance) is done here, in `Backend.sample`.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -411,7 +412,7 @@ class Backend(ABC, Generic[P]):
             parameters=settings.model_dump(mode="json"),
             seed=run.seed,
             time_limit=run.time_limit,
-            versions=versions(type(self).__module__.partition(".")[0]),
+            versions=dict(versions(type(self).__module__.partition(".")[0])),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             certificate=certificate,
             warnings=samples.warnings,
@@ -419,7 +420,8 @@ class Backend(ABC, Generic[P]):
         )
 
 
-def versions(*packages: str) -> dict[str, str]:
+@functools.cache  # looking through all installed distributions takes a second
+def versions(*packages: str) -> Mapping[str, str]:
     """Versions of Python, qblock, the numerical libraries and the distributions of `packages`."""
     owners = importlib.metadata.packages_distributions()
     names = {"qblock", "numpy", "dimod", "pyqubo", "numba", "dwave-samplers"}

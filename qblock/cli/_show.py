@@ -58,7 +58,7 @@ def show(
         f"{'x in {0, 1}, 1 = removed' if form == 'qubo' else 's = 2x - 1 in {-1, +1}'}"
     )
     common.console.print(f"penalty weight {weight:.6g} ({penalty}), offset {offset:.6g}\n")
-    common.console.print(_matrix(task.reduced.blocks, linear_terms, couplings))
+    common.console.print(_matrix(task.reduced.blocks, linear_terms, couplings), soft_wrap=True)
     values = np.abs([float(v) for v in [*linear_terms.values(), *couplings.values()]])
     nonzero = values[values > 0]
     if len(nonzero):

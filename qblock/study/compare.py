@@ -285,7 +285,7 @@ def comparison_table(comparison: Comparison) -> Table:
         ("seconds", "right"),
         ("TTS 99 %", "right"),
     ):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # literals above
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in comparison.rows:
         label = str(row.contender)
         if row.execution != "classical":
