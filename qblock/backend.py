@@ -356,7 +356,9 @@ class Backend(ABC, Generic[P]):
             seed = secrets.randbits(32)
         elif isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ParameterError(f"seed must be a whole number >= 0, not {seed!r}")
-        if time_limit is not None and not 0 < time_limit < float("inf"):
+        if time_limit is not None and not (
+            isinstance(time_limit, int | float) and 0 < time_limit < float("inf")
+        ):
             raise ParameterError(
                 f"time_limit must be a positive number of seconds, not {time_limit!r}"
             )

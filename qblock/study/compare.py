@@ -176,7 +176,7 @@ def compare(
                 done = (repeat * len(contenders) + i) / (repeats * len(contenders))
                 report(Progress(f"{contender}, seed {seed + repeat}", done))
                 key = contender.run_key(problem, seed + repeat, time_limit)
-                result = store.get(key) if store else None
+                result = store.get(key) if store is not None else None
                 if result is not None:
                     reused += 1
                 else:
@@ -193,7 +193,7 @@ def compare(
                     if result.status == "interrupted":
                         interrupted = True
                         continue
-                    if store:
+                    if store is not None:
                         store.put(key, result)
                 finished[i].append(result)
     except KeyboardInterrupt:
