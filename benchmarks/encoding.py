@@ -1,6 +1,6 @@
 """How long PyQUBO takes to encode a dense 80-block problem: our way and the naive way.
 
-    python benchmarks/encoding.py
+python benchmarks/encoding.py
 """
 
 import time
