@@ -1,0 +1,5 @@
+"""The certified exact engine: branch and bound that proves the k lowest states."""
+
+from qblock_classical.exact.backend import Exact, ExactParameters
+
+__all__ = ["Exact", "ExactParameters"]

@@ -1,0 +1,200 @@
+"""Backend `exact`: the k lowest states with a certificate."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from qblock.backend import (
+    Backend,
+    Capabilities,
+    Certificate,
+    Parameters,
+    Progress,
+    Run,
+    Samples,
+    Status,
+    interrupt_flag,
+)
+from qblock.problem import FloatArray, IntArray, ReducedProblem, States
+from qblock_classical.exact.bound import Model, Slopes
+from qblock_classical.exact.pool import (
+    Pool,
+    close_under_swaps,
+    empty_pool,
+    fill_by_descent,
+    highest,
+)
+from qblock_classical.exact.search import (
+    CLOSED,
+    DONE,
+    MORE,
+    Shifts,
+    Stack,
+    new_slopes,
+    open_bound,
+    process,
+    root_stack,
+    run_slice,
+    tie_width,
+)
+from qblock_classical.exact.shifts import subspace_shift
+
+DESCENTS = 60
+"""Descents from random states that fill the pool."""
+
+ROOT_ROUNDS = 4
+"""Times at most that the root is bounded again with a shift for what is left of it."""
+
+PATIENCE = 20
+"""Nodes of one level that use the shift of an earlier one before it gets its own."""
+
+EFFORT = 0.5
+"""How far a bound is driven, see `bound.lower_bound`."""
+
+NODES_PER_SLICE = 2000
+"""Nodes between two looks at the clock: some tens of milliseconds."""
+
+
+class Search:
+    """A branch and bound under way: the arrays of the kernels, and the order of the blocks."""
+
+    def __init__(self, problem: ReducedProblem, k: int) -> None:
+        n = len(problem)
+        self.order = np.argsort(-np.diag(problem.Q), kind="stable")
+        self.model = Model(
+            np.ascontiguousarray(problem.Q[np.ix_(self.order, self.order)]),
+            problem.group_of[self.order],
+            problem.budgets,
+        )
+        self.pool = empty_pool(min(k, problem.num_feasible), n, _rounding(problem))
+        self.stack = root_stack(self.model)
+        self.slopes = new_slopes(self.model)
+        self.shifts = Shifts(
+            np.zeros((n, n)), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        )
+
+    def seed_pool(self, seed: int) -> None:
+        """Fill the pool by local search, so that the proof starts with a good threshold."""
+        Q, group_of, budgets = self.model
+        fill_by_descent(Q, group_of, budgets, DESCENTS, seed % 2**32, self.pool)
+        close_under_swaps(Q, group_of, 2 * len(self.pool.energies) + 100, self.pool)
+
+    def process_root(self) -> None:
+        """Bound the root and fix blocks there, again while a shift for fewer blocks helps."""
+        for _ in range(ROOT_ROUNDS):
+            size, bound = self.stack.size[0], self.stack.bound[0]
+            self.make_shift(0)
+            if self._process(0) == CLOSED:
+                self.stack.depth[0] = -1
+                return
+            if self.stack.size[0] > 0.9 * size:
+                return
+
+    def _process(self, at: int) -> int:
+        return int(
+            process(self.model, self.shifts, self.stack, at, self.pool, self.slopes, EFFORT)
+        )
+
+    def make_shift(self, level: int) -> None:
+        """Make the shift of a level, for those of its blocks that the root has not decided."""
+        survivors = self.stack.free[0, : self.stack.size[0]]
+        members = survivors[survivors >= level]
+        before = self.shifts.row[level]
+        start = self.shifts.d[before][members] if self.shifts.d[before].any() else None
+        self.shifts.d[level] = 0.0
+        self.shifts.d[level][members] = subspace_shift(
+            self.model.Q[np.ix_(members, members)],
+            self.model.group_of[members],
+            self.stack.y[0][members],
+            start=start,
+        )
+        later = np.arange(level, len(self.order))
+        self.shifts.row[later] = np.maximum(self.shifts.row[later], level)
+
+    def advance(self, max_nodes: int) -> bool:
+        """Look at up to `max_nodes` more nodes; False when the search is over."""
+        end = run_slice(
+            self.model, self.shifts, self.stack, self.pool, self.slopes,
+            EFFORT, PATIENCE, max_nodes,
+        )  # fmt: skip
+        if end not in (DONE, MORE):
+            self.make_shift(int(self.stack.free[self.stack.depth[0], 1]))
+        return bool(end != DONE)
+
+    @property
+    def nodes(self) -> int:
+        return int(self.stack.nodes[0])
+
+    def states(self) -> States:
+        """The pool, int8 (count, n), in the problem's order of blocks."""
+        states = np.zeros((int(self.pool.count[0]), len(self.order)), dtype=np.int8)
+        states[:, self.order] = self.pool.states[: len(states)]
+        return states
+
+    def certificate(self) -> Certificate:
+        """What is proved at this point of the search."""
+        energies = self.pool.energies[: self.pool.count[0]]
+        width = float(tie_width(self.pool))
+        top = float(highest(self.pool))
+        unseen = float(open_bound(self.stack)) - float(self.pool.width[0])
+        everything = unseen == math.inf and self.pool.lost[0] == math.inf
+        return Certificate(
+            proved=unseen == math.inf,
+            lower_bound=min(float(energies.min(initial=math.inf)), unseen),
+            complete_below=math.inf
+            if everything
+            else min(top, float(self.pool.lost[0]), unseen),
+            ties_at_kth=bool(self.pool.lost[0] <= top + width) and not everything,
+            tolerance=width / abs(top) if top not in (0.0, math.inf) else 0.0,
+            nodes=self.nodes,
+        )
+
+
+def _rounding(problem: ReducedProblem) -> float:
+    """How much energies of one state may differ when summed in different orders."""
+    removed = int(problem.budgets.sum())
+    rows = np.sort(np.abs(problem.Q), axis=1)[:, -removed:].sum(axis=1)
+    return 1e-14 * float(np.sort(rows)[-removed:].sum())
+
+
+class ExactParameters(Parameters):
+    k: int = Field(100, ge=1, le=100_000, description="how many of the lowest states to prove")
+
+
+class Exact(Backend[ExactParameters]):
+    """Branch and bound over the feasible states that proves the k lowest."""
+
+    name = "exact"
+    Parameters = ExactParameters
+    capabilities = Capabilities(
+        summary="the k lowest states with proof, by branch and bound",
+        constraint="native",
+        method="exact",
+    )
+
+    def solve(self, problem: ReducedProblem, parameters: ExactParameters, run: Run) -> Samples:
+        status: Status = "complete"
+        with interrupt_flag() as interrupted:
+            search = Search(problem, parameters.k)
+            search.seed_pool(run.seed)
+            seeded = time.perf_counter()
+            search.process_root()
+            rooted = time.perf_counter()
+            while search.advance(NODES_PER_SLICE):
+                if interrupted() or run.expired():
+                    status = "interrupted" if interrupted() else "time-limit"
+                    break
+        return Samples(
+            search.states(),
+            status=status,
+            certificate=search.certificate(),
+            details={
+                "seed_seconds": seeded - run.started,
+                "root_seconds": rooted - seeded,
+                "root_free": int(search.stack.size[0]),
+            },
+        )

@@ -1,0 +1,175 @@
+"""The pool: the k lowest states seen so far, and swap search to fill it before the proof."""
+
+# ruff: noqa: NPY002  (compiled code has no other generators)
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from qblock.problem import FloatArray, IntArray, States
+from qblock_classical.moves import apply_swap, local_field, random_state, swap_change
+
+
+class Pool(NamedTuple):
+    """The k lowest distinct states seen, as a max-heap by energy.
+
+    Attributes:
+        energies: float64 (k,); the first `count` are in use, the highest of them at 0.
+        states: int8 (k, n).
+        count: int64 (1,).
+        lost: float64 (1,), no state that was seen, or cut off as a tie, and that is not in the
+            pool has a lower energy.
+        width: float64 (1,), energies of one state computed in two ways differ by less.
+    """
+
+    energies: FloatArray
+    states: States
+    count: IntArray
+    lost: FloatArray
+    width: FloatArray
+
+
+def empty_pool(k: int, n: int, width: float) -> Pool:
+    return Pool(
+        np.full(k, np.inf),
+        np.zeros((k, n), dtype=np.int8),
+        np.zeros(1, dtype=np.int64),
+        np.full(1, np.inf),
+        np.full(1, width),
+    )
+
+
+@njit(cache=True, nogil=True)
+def highest(pool: Pool) -> float:
+    """The k-th lowest energy, infinite while there are fewer than k states."""
+    return pool.energies[0] if pool.count[0] == len(pool.energies) else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _same(a: States, b: States) -> bool:
+    for i in range(len(a)):
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _holds(pool: Pool, energy: float, state: States) -> bool:
+    for at in range(pool.count[0]):
+        close = abs(pool.energies[at] - energy) <= pool.width[0]
+        if close and _same(pool.states[at], state):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def offer(pool: Pool, energy: float, state: States) -> None:
+    """Keep the state if it is among the k lowest; remember the energy of what is lost."""
+    top = highest(pool)
+    if energy > top + pool.width[0]:
+        pool.lost[0] = min(pool.lost[0], energy)
+        return
+    if _holds(pool, energy, state):
+        return
+    energies, states = pool.energies, pool.states
+    k = len(energies)
+    if pool.count[0] == k:
+        pool.lost[0] = min(pool.lost[0], max(energy, top))
+        if energy >= top:
+            return
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child + 1 < k and energies[child + 1] > energies[child]:
+                child += 1
+            if child >= k or energies[child] <= energy:
+                break
+            energies[at] = energies[child]
+            states[at] = states[child]
+            at = child
+    else:
+        at = pool.count[0]
+        pool.count[0] += 1
+        while at > 0 and energies[(at - 1) // 2] < energy:
+            energies[at] = energies[(at - 1) // 2]
+            states[at] = states[(at - 1) // 2]
+            at = (at - 1) // 2
+    energies[at] = energy
+    states[at] = state
+
+
+@njit(cache=True, nogil=True)
+def _energy(Q: FloatArray, state: States) -> float:
+    field = local_field(Q, state)
+    total = 0.0
+    for i in range(len(state)):
+        if state[i]:
+            total += field[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _offer_neighbours(
+    Q: FloatArray, group_of: IntArray, state: States, pool: Pool
+) -> tuple[float, int, int]:
+    """Offer all states one swap away; gives the best swap as (change, out, into)."""
+    n = len(state)
+    field = local_field(Q, state)
+    energy = _energy(Q, state)
+    neighbour = state.copy()
+    best, best_out, best_into = np.inf, -1, -1
+    for out in range(n):
+        if state[out] == 0:
+            continue
+        for into in range(n):
+            if state[into] == 1 or group_of[into] != group_of[out]:
+                continue
+            change = swap_change(Q, field, out, into)
+            if change < best:
+                best, best_out, best_into = change, out, into
+            if energy + change < highest(pool):
+                neighbour[out], neighbour[into] = 0, 1
+                offer(pool, energy + change, neighbour)
+                neighbour[out], neighbour[into] = 1, 0
+    return best, best_out, best_into
+
+
+@njit(cache=True, nogil=True)
+def fill_by_descent(
+    Q: FloatArray, group_of: IntArray, budgets: IntArray, starts: int, seed: int, pool: Pool
+) -> None:
+    """Steepest descent by swaps from random states; every state looked at is offered."""
+    np.random.seed(seed)
+    for _ in range(starts):
+        state = random_state(group_of, budgets)
+        field = local_field(Q, state)
+        offer(pool, _energy(Q, state), state)
+        while True:
+            change, out, into = _offer_neighbours(Q, group_of, state, pool)
+            if not change < -pool.width[0]:
+                break
+            apply_swap(Q, state, field, out, into)
+
+
+@njit(cache=True, nogil=True)
+def close_under_swaps(Q: FloatArray, group_of: IntArray, limit: int, pool: Pool) -> None:
+    """Offer the neighbours of pool members, lowest first, until all are done or `limit` are."""
+    done = np.empty((limit, len(group_of)), dtype=np.int8)
+    num_done = 0
+    while num_done < limit:
+        todo, lowest = -1, np.inf
+        for at in range(pool.count[0]):
+            if pool.energies[at] < lowest:
+                seen = False
+                for before in range(num_done):
+                    if _same(done[before], pool.states[at]):
+                        seen = True
+                        break
+                if not seen:
+                    todo, lowest = at, pool.energies[at]
+        if todo < 0:
+            return
+        done[num_done] = pool.states[todo]
+        num_done += 1
+        _offer_neighbours(Q, group_of, done[num_done - 1], pool)
