@@ -36,42 +36,50 @@ def convexifying_shift(
     n = len(Q)
     if n == 0:
         return np.zeros(0)
-    typical = float(np.abs(np.diag(Q)).mean()) or float(np.abs(Q).max()) or 1.0
+    typical = float(np.median(np.abs(np.diag(Q)))) or float(np.abs(Q).max()) or 1.0
     w = np.ones(n) if weights is None else weights / weights.mean()
-    if start is not None and _is_positive_definite(Q - np.diag(start - 1e-2 * typical)):
-        d = start - 1e-2 * typical
-        barriers = np.geomspace(1e-2, precision, 2)
-    else:
-        d = np.full(n, float(np.linalg.eigvalsh(Q)[0]) - 1e-1 * typical)
-        barriers = np.geomspace(1e-1, precision, 3)
-    for mu in barriers * typical:
+    if start is None or not np.isfinite(_log_det(Q - np.diag(start))):
+        start = np.full(n, float(np.linalg.eigvalsh(Q)[0]) - 1e-1 * typical)
+    d = start
+    for mu in np.geomspace(1e-1, precision, 3) * typical:
         d = _centre(Q, w, mu, d)
+    return largest_uniform_step(Q, d)
+
+
+def largest_uniform_step(Q: FloatArray, d: FloatArray) -> FloatArray:
+    """d + c with the largest constant c for which Q - diag(d + c) is positive semidefinite."""
     eigenvalues = np.linalg.eigvalsh(Q - np.diag(d))
-    room = ROUNDING * n * float(np.abs(eigenvalues).max())
+    room = ROUNDING * len(Q) * float(np.abs(eigenvalues).max())
     return np.asarray(d + (float(eigenvalues[0]) - room))
 
 
 def _centre(Q: FloatArray, w: FloatArray, mu: float, d: FloatArray) -> FloatArray:
     """Newton steps from d, where Q - diag(d) is positive definite, to the maximum for one mu."""
-    for _ in range(12):
+    value = w @ d / mu + _log_det(Q - np.diag(d))
+    for _ in range(20):
         inverse = np.linalg.inv(Q - np.diag(d))
         ascent = w / mu - np.diag(inverse)
         step = np.linalg.solve(inverse * inverse, ascent)
-        decrement = float(np.sqrt(max(ascent @ step, 0.0)))
-        length = 1.0 if decrement < 0.3 else 1 / (1 + decrement)
-        while length > 1e-8 and not _is_positive_definite(Q - np.diag(d + length * step)):
+        slope = float(ascent @ step)
+        if slope < 1e-2:
+            break
+        length = 1.0
+        while length > 1e-6:
+            trial = d + length * step
+            trial_value = w @ trial / mu + _log_det(Q - np.diag(trial))
+            if trial_value >= value + 0.1 * length * slope:
+                break
             length /= 2
-        if length <= 1e-8:
+        else:
             break
-        d = d + length * step
-        if decrement < 0.1:
-            break
+        d, value = trial, trial_value
     return d
 
 
-def _is_positive_definite(matrix: FloatArray) -> bool:
+def _log_det(matrix: FloatArray) -> float:
+    """log det of a symmetric matrix, -inf if it is not positive definite."""
     try:
-        np.linalg.cholesky(matrix)
+        factor = np.linalg.cholesky(matrix)
     except LinAlgError:
-        return False
-    return True
+        return -np.inf
+    return 2 * float(np.log(np.diag(factor)).sum())

@@ -100,17 +100,18 @@ class Search:
         )
 
     def make_shift(self, level: int) -> None:
-        """Make the shift of a level, for those of its blocks that the root has not decided."""
-        survivors = self.stack.free[0, : self.stack.size[0]]
+        """Make the shift of a level, near the last node on the stack, for those of its blocks
+        that the root has not decided."""
+        model, stack, at = self.model, self.stack, int(self.stack.depth[0])
+        survivors = stack.free[0, : stack.size[0]]
         members = survivors[survivors >= level]
-        before = self.shifts.row[level]
-        start = self.shifts.d[before][members] if self.shifts.d[before].any() else None
+        before = self.shifts.d[self.shifts.row[level]][members]
+        Q = model.Q[np.ix_(members, members)] + 2 * np.diag(stack.field[at, members])
+        group_of = model.group_of[members]
+        sizes = np.bincount(group_of, minlength=len(model.budgets))
         self.shifts.d[level] = 0.0
-        self.shifts.d[level][members] = subspace_shift(
-            self.model.Q[np.ix_(members, members)],
-            self.model.group_of[members],
-            self.stack.y[0][members],
-            start=start,
+        self.shifts.d[level, members] = subspace_shift(
+            Q, group_of, np.minimum(stack.left[at], sizes), start=before if before.any() else None
         )
         later = np.arange(level, len(self.order))
         self.shifts.row[later] = np.maximum(self.shifts.row[later], level)

@@ -2,43 +2,68 @@
 
 The convex bound of a node (see `bound`) needs a diagonal d such that Q - diag(d) is positive
 semidefinite on the vectors over its free blocks whose sum over each group is zero. That holds
-on all of space, and so there, if Q - diag(d) + sum_k c e_k e_k' is positive semidefinite, where
-e_k marks group k and c >= 0: the added term vanishes on such vectors. It leaves d more freedom
-than Q - diag(d) alone.
+if Q + c sum_k e_k e_k' - diag(d) is positive semidefinite, where e_k marks group k and c >= 0:
+the added term vanishes on such vectors, and leaves d more freedom than Q - diag(d) alone.
+
+Which d gives the best bound is a semidefinite program. With spins s = 2y - 1 and one more spin
+s_0 = 1, y'Qy becomes a form z'Cz in z = (s, s_0), and a budget "m of the n_k blocks of group k"
+the square (e_k.s + (n_k - 2m) s_0)^2 = 0, c / 4 times which may be added to C. The dual of the
+max-cut relaxation of min z'Cz,
+
+    maximise sum(u)   subject to   C - diag(u) positive semidefinite,
+
+then has the optimal d = 4 u (without u_0), of which only the semidefiniteness above is needed.
+It is solved near one representative node of the level; for the others it is valid and good.
 """
 
 import numpy as np
 
-from qblock.convexify import convexifying_shift
+from qblock.convexify import convexifying_shift, largest_uniform_step
 from qblock.problem import FloatArray, IntArray
 
-COUPLING = 100.0
-"""The constant c in units of the mean |Q_ii|: large enough that more gains nothing."""
+COUPLING = 10.0
+"""n times the constant c, in units of the median |Q_ii|: large enough that more gains little."""
 
-LEAST_WEIGHT = 1e-2
-"""Weight of a block that the relaxation leaves at 0 or 1."""
+PRECISION = 1e-3
+"""Of the barrier method, see `convexifying_shift`."""
 
 
 def subspace_shift(
-    Q: FloatArray,
-    group_of: IntArray,
-    y: FloatArray,
-    start: FloatArray | None = None,
-    precision: float = 1e-3,
+    Q: FloatArray, group_of: IntArray, left: IntArray, start: FloatArray | None = None
 ) -> FloatArray:
-    """A shift (n,) for the free blocks of which Q (n, n) is the matrix.
-
-    The derivative of the relaxed minimum by d_i is y_i (1 - y_i), so that is the weight of d_i.
+    """A good shift (n,) for a node with free blocks of which Q (n, n) is the matrix.
 
     Args:
-        y: float64 (n,), a relaxed solution from which the weights are taken.
-        start: a shift known to be valid.
+        Q: float64 (n, n), with the linear terms from decided blocks on the diagonal.
+        group_of: int64 (n,).
+        left: int64 (K,), how many free blocks of each group will be removed.
+        start: float64 (n,), a shift valid for these blocks.
     """
-    typical = float(np.abs(np.diag(Q)).mean()) or float(np.abs(Q).max()) or 1.0
-    same_group = group_of[:, None] == group_of
-    return convexifying_shift(
-        Q + COUPLING * typical * same_group,
-        weights=y * (1 - y) + LEAST_WEIGHT,
-        start=start,
-        precision=precision,
+    n = len(Q)
+    typical = float(np.median(np.abs(np.diag(Q)))) or float(np.abs(Q).max()) or 1.0
+    members = (group_of == np.arange(len(left))[:, None]).astype(np.float64)
+    coupled = Q + 4 * COUPLING / n * typical * members.T @ members
+    if start is None:
+        start = np.full(n, float(np.linalg.eigvalsh(coupled)[0]))
+    spins = _spin_form(Q, members, left, COUPLING / n * typical)
+    u = convexifying_shift(
+        spins, start=_inside(spins, start / 4, 0.1 * typical), precision=PRECISION
     )
+    return largest_uniform_step(coupled, 4 * u[:n])
+
+
+def _spin_form(Q: FloatArray, members: FloatArray, left: IntArray, weight: float) -> FloatArray:
+    """The matrix C (n + 1, n + 1) with z'Cz = y'Qy + weight * sum_k (budget k's square)."""
+    rows = Q.sum(axis=1)
+    C = np.block([[Q, rows[:, None]], [rows[None, :], np.array([[rows.sum()]])]]) / 4
+    squares = np.concatenate([members, (members.sum(axis=1) - 2 * left)[:, None]], axis=1)
+    return np.asarray(C + weight * squares.T @ squares)
+
+
+def _inside(C: FloatArray, u: FloatArray, room: float) -> FloatArray:
+    """(u, u_0) lowered by `room`, with u_0 such that C - diag(u, u_0) is positive definite if
+    C without its last row and column less diag(u) is positive semidefinite."""
+    u = u - room
+    border = C[:-1, -1]
+    schur = C[-1, -1] - border @ np.linalg.solve(C[:-1, :-1] - np.diag(u), border)
+    return np.append(u, schur - room)
