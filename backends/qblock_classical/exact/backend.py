@@ -100,18 +100,24 @@ class Search:
         )
 
     def make_shift(self, level: int) -> None:
-        """Make the shift of a level, near the last node on the stack, for those of its blocks
-        that the root has not decided."""
-        model, stack, at = self.model, self.stack, int(self.stack.depth[0])
+        """Make the shift of a level, for those of its blocks that the root has not decided.
+
+        The representative node is the root with the earlier blocks decided in the mean, at
+        their relaxed values.
+        """
+        model, stack = self.model, self.stack
         survivors = stack.free[0, : stack.size[0]]
-        members = survivors[survivors >= level]
+        earlier, members = survivors[survivors < level], survivors[survivors >= level]
         before = self.shifts.d[self.shifts.row[level]][members]
-        Q = model.Q[np.ix_(members, members)] + 2 * np.diag(stack.field[at, members])
+        y = stack.y[0]
+        field = stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier]
         group_of = model.group_of[members]
-        sizes = np.bincount(group_of, minlength=len(model.budgets))
         self.shifts.d[level] = 0.0
         self.shifts.d[level, members] = subspace_shift(
-            Q, group_of, np.minimum(stack.left[at], sizes), start=before if before.any() else None
+            model.Q[np.ix_(members, members)] + 2 * np.diag(field),
+            group_of,
+            np.bincount(group_of, weights=y[members], minlength=len(model.budgets)),
+            start=before if before.any() else None,
         )
         later = np.arange(level, len(self.order))
         self.shifts.row[later] = np.maximum(self.shifts.row[later], level)

@@ -29,14 +29,14 @@ PRECISION = 1e-3
 
 
 def subspace_shift(
-    Q: FloatArray, group_of: IntArray, left: IntArray, start: FloatArray | None = None
+    Q: FloatArray, group_of: IntArray, left: FloatArray, start: FloatArray | None = None
 ) -> FloatArray:
     """A good shift (n,) for a node with free blocks of which Q (n, n) is the matrix.
 
     Args:
         Q: float64 (n, n), with the linear terms from decided blocks on the diagonal.
         group_of: int64 (n,).
-        left: int64 (K,), how many free blocks of each group will be removed.
+        left: float64 (K,), how many free blocks of each group will be removed; need not be whole.
         start: float64 (n,), a shift valid for these blocks.
     """
     n = len(Q)
@@ -52,7 +52,7 @@ def subspace_shift(
     return largest_uniform_step(coupled, 4 * u[:n])
 
 
-def _spin_form(Q: FloatArray, members: FloatArray, left: IntArray, weight: float) -> FloatArray:
+def _spin_form(Q: FloatArray, members: FloatArray, left: FloatArray, weight: float) -> FloatArray:
     """The matrix C (n + 1, n + 1) with z'Cz = y'Qy + weight * sum_k (budget k's square)."""
     rows = Q.sum(axis=1)
     C = np.block([[Q, rows[:, None]], [rows[None, :], np.array([[rows.sum()]])]]) / 4
