@@ -31,9 +31,8 @@ from qblock_classical.exact.pool import (
 from qblock_classical.exact.search import (
     CLOSED,
     DONE,
-    MORE,
-    Shifts,
-    Stack,
+    WANTS_SHIFT,
+    new_shifts,
     new_slopes,
     open_bound,
     process,
@@ -41,16 +40,22 @@ from qblock_classical.exact.search import (
     run_slice,
     tie_width,
 )
-from qblock_classical.exact.shifts import subspace_shift
+from qblock_classical.exact.shifts import average_shift, optimal_shift
 
-DESCENTS = 60
-"""Descents from random states that fill the pool."""
+DESCENTS = 50
+"""Descents from random states in a batch; the pool is full when a batch changes nothing."""
+
+MAX_DESCENTS = 1000
+"""Descents at most."""
 
 ROOT_ROUNDS = 4
 """Times at most that the root is bounded again with a shift for what is left of it."""
 
 PATIENCE = 20
-"""Nodes of one level that use the shift of an earlier one before it gets its own."""
+"""Nodes of one level that use the shift of an earlier level before it gets its own."""
+
+VISITS_BEFORE_AVERAGE = 300
+"""Nodes of one level after which its shift is first fitted to the nodes seen there."""
 
 EFFORT = 0.5
 """How far a bound is driven, see `bound.lower_bound`."""
@@ -70,24 +75,28 @@ class Search:
             problem.group_of[self.order],
             problem.budgets,
         )
-        self.pool = empty_pool(min(k, problem.num_feasible), n, _rounding(problem))
+        self.num_feasible = problem.num_feasible
+        self.pool = empty_pool(min(k, self.num_feasible), n, _rounding(problem))
         self.stack = root_stack(self.model)
         self.slopes = new_slopes(self.model)
-        self.shifts = Shifts(
-            np.zeros((n, n)), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        )
+        self.shifts = new_shifts(self.model, PATIENCE)
 
     def seed_pool(self, seed: int) -> None:
         """Fill the pool by local search, so that the proof starts with a good threshold."""
         Q, group_of, budgets = self.model
-        fill_by_descent(Q, group_of, budgets, DESCENTS, seed % 2**32, self.pool)
-        close_under_swaps(Q, group_of, 2 * len(self.pool.energies) + 100, self.pool)
+        seeds = np.random.SeedSequence(seed).generate_state(MAX_DESCENTS // DESCENTS)
+        for batch_seed in seeds.tolist():
+            before = float(highest(self.pool))
+            fill_by_descent(Q, group_of, budgets, DESCENTS, batch_seed, self.pool)
+            close_under_swaps(Q, group_of, self.pool)
+            if float(highest(self.pool)) == before:
+                return
 
     def process_root(self) -> None:
         """Bound the root and fix blocks there, again while a shift for fewer blocks helps."""
         for _ in range(ROOT_ROUNDS):
             size, bound = self.stack.size[0], self.stack.bound[0]
-            self.make_shift(0)
+            self._make_first_shift(0)
             if self._process(0) == CLOSED:
                 self.stack.depth[0] = -1
                 return
@@ -95,41 +104,59 @@ class Search:
                 return
 
     def _process(self, at: int) -> int:
-        return int(
-            process(self.model, self.shifts, self.stack, at, self.pool, self.slopes, EFFORT)
-        )
+        return int(process(self.model, self.shifts, self.stack, at, self.pool, self.slopes, EFFORT))
 
-    def make_shift(self, level: int) -> None:
-        """Make the shift of a level, for those of its blocks that the root has not decided.
+    def _members(self, level: int) -> IntArray:
+        """Blocks from `level` on that the root has not decided."""
+        survivors = self.stack.free[0, : self.stack.size[0]]
+        return survivors[survivors >= level]
 
-        The representative node is the root with the earlier blocks decided in the mean, at
-        their relaxed values.
+    def _make_first_shift(self, level: int) -> None:
+        """Give a level a shift of its own.
+
+        It is made for the root with the earlier blocks decided in the mean, at their relaxed
+        values.
         """
-        model, stack = self.model, self.stack
-        survivors = stack.free[0, : stack.size[0]]
-        earlier, members = survivors[survivors < level], survivors[survivors >= level]
-        before = self.shifts.d[self.shifts.row[level]][members]
+        model, stack, shifts = self.model, self.stack, self.shifts
+        survivors, members = self._members(0), self._members(level)
+        earlier = survivors[survivors < level]
         y = stack.y[0]
         field = stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier]
         group_of = model.group_of[members]
-        self.shifts.d[level] = 0.0
-        self.shifts.d[level, members] = subspace_shift(
+        before = shifts.d[shifts.row[level], members]
+        shifts.d[level] = 0.0
+        shifts.d[level, members] = optimal_shift(
             model.Q[np.ix_(members, members)] + 2 * np.diag(field),
             group_of,
             np.bincount(group_of, weights=y[members], minlength=len(model.budgets)),
             start=before if before.any() else None,
         )
         later = np.arange(level, len(self.order))
-        self.shifts.row[later] = np.maximum(self.shifts.row[later], level)
+        shifts.row[later] = np.maximum(shifts.row[later], level)
+        shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE
+
+    def _average_shift(self, level: int) -> None:
+        """Make the shift of a level again, for the nodes seen there."""
+        shifts, members = self.shifts, self._members(level)
+        shifts.d[level, members] = average_shift(
+            self.model.Q[np.ix_(members, members)],
+            self.model.group_of[members],
+            shifts.spread[level, members] / shifts.visits[level],
+            shifts.d[level, members],
+        )
+        shifts.due[level] = 10 * shifts.visits[level]
 
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
         end = run_slice(
-            self.model, self.shifts, self.stack, self.pool, self.slopes,
-            EFFORT, PATIENCE, max_nodes,
-        )  # fmt: skip
-        if end not in (DONE, MORE):
-            self.make_shift(int(self.stack.free[self.stack.depth[0], 1]))
+            self.model, self.shifts, self.stack, self.pool, self.slopes, EFFORT, max_nodes
+        )
+        if end == WANTS_SHIFT:
+            level = int(self.stack.free[self.stack.depth[0], 1])
+            if self.shifts.row[level] == level:
+                self._average_shift(level)
+            else:
+                self._make_first_shift(level)
         return bool(end != DONE)
 
     @property
@@ -148,13 +175,11 @@ class Search:
         width = float(tie_width(self.pool))
         top = float(highest(self.pool))
         unseen = float(open_bound(self.stack)) - float(self.pool.width[0])
-        everything = unseen == math.inf and self.pool.lost[0] == math.inf
+        everything = len(energies) == self.num_feasible
         return Certificate(
             proved=unseen == math.inf,
             lower_bound=min(float(energies.min(initial=math.inf)), unseen),
-            complete_below=math.inf
-            if everything
-            else min(top, float(self.pool.lost[0]), unseen),
+            complete_below=math.inf if everything else min(top, float(self.pool.lost[0]), unseen),
             ties_at_kth=bool(self.pool.lost[0] <= top + width) and not everything,
             tolerance=width / abs(top) if top not in (0.0, math.inf) else 0.0,
             nodes=self.nodes,

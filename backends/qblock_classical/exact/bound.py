@@ -226,8 +226,12 @@ def lower_bound(
         along, k = _slopes(model, d, free, y, w, slopes)
         last = k < 0 or step == MAX_STEPS
         if last or step % STEPS_PER_TEST == STEPS_PER_TEST - 1:
-            bound = value - along + _linear_minimum(
-                model, slopes.slope, free, left, slopes.scratch, slopes.inside, slopes.outside
+            bound = (
+                value
+                - along
+                + _linear_minimum(
+                    model, slopes.slope, free, left, slopes.scratch, slopes.inside, slopes.outside
+                )
             )
             gap = value - bound
             if last or bound >= threshold or gap < 1e-11 * abs(value):

@@ -99,9 +99,12 @@ def offer(pool: Pool, energy: float, state: States) -> None:
     states[at] = state
 
 
+MAX_EXPANDED = 5000
+"""Pool members at most whose neighbours are offered in one sweep."""
+
+
 @njit(cache=True, nogil=True)
-def _energy(Q: FloatArray, state: States) -> float:
-    field = local_field(Q, state)
+def _energy(field: FloatArray, state: States) -> float:
     total = 0.0
     for i in range(len(state)):
         if state[i]:
@@ -110,28 +113,34 @@ def _energy(Q: FloatArray, state: States) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _offer_neighbours(
-    Q: FloatArray, group_of: IntArray, state: States, pool: Pool
-) -> tuple[float, int, int]:
-    """Offer all states one swap away; gives the best swap as (change, out, into)."""
-    n = len(state)
+def _offer_neighbours(Q: FloatArray, group_of: IntArray, state: States, pool: Pool) -> None:
+    """Offer all states one swap away from `state`, which is left as it is."""
     field = local_field(Q, state)
-    energy = _energy(Q, state)
-    neighbour = state.copy()
-    best, best_out, best_into = np.inf, -1, -1
-    for out in range(n):
-        if state[out] == 0:
-            continue
-        for into in range(n):
-            if state[into] == 1 or group_of[into] != group_of[out]:
+    energy = _energy(field, state)
+    removed, kept = np.flatnonzero(state == 1), np.flatnonzero(state == 0)
+    for out in removed:
+        for into in kept:
+            if group_of[into] != group_of[out]:
                 continue
             change = swap_change(Q, field, out, into)
-            if change < best:
-                best, best_out, best_into = change, out, into
             if energy + change < highest(pool):
-                neighbour[out], neighbour[into] = 0, 1
-                offer(pool, energy + change, neighbour)
-                neighbour[out], neighbour[into] = 1, 0
+                state[out], state[into] = 0, 1
+                offer(pool, energy + change, state)
+                state[out], state[into] = 1, 0
+
+
+@njit(cache=True, nogil=True)
+def _best_swap(
+    Q: FloatArray, group_of: IntArray, state: States, field: FloatArray
+) -> tuple[float, int, int]:
+    """The steepest swap as (change, out, into)."""
+    best, best_out, best_into = np.inf, -1, -1
+    removed, kept = np.flatnonzero(state == 1), np.flatnonzero(state == 0)
+    for out in removed:
+        for into in kept:
+            change = swap_change(Q, field, out, into)
+            if change < best and group_of[into] == group_of[out]:
+                best, best_out, best_into = change, out, into
     return best, best_out, best_into
 
 
@@ -139,37 +148,26 @@ def _offer_neighbours(
 def fill_by_descent(
     Q: FloatArray, group_of: IntArray, budgets: IntArray, starts: int, seed: int, pool: Pool
 ) -> None:
-    """Steepest descent by swaps from random states; every state looked at is offered."""
+    """Offer the ends of steepest descents by swaps from random states."""
     np.random.seed(seed)
     for _ in range(starts):
         state = random_state(group_of, budgets)
         field = local_field(Q, state)
-        offer(pool, _energy(Q, state), state)
         while True:
-            change, out, into = _offer_neighbours(Q, group_of, state, pool)
+            change, out, into = _best_swap(Q, group_of, state, field)
             if not change < -pool.width[0]:
                 break
             apply_swap(Q, state, field, out, into)
+        offer(pool, _energy(field, state), state)
 
 
 @njit(cache=True, nogil=True)
-def close_under_swaps(Q: FloatArray, group_of: IntArray, limit: int, pool: Pool) -> None:
-    """Offer the neighbours of pool members, lowest first, until all are done or `limit` are."""
-    done = np.empty((limit, len(group_of)), dtype=np.int8)
-    num_done = 0
-    while num_done < limit:
-        todo, lowest = -1, np.inf
-        for at in range(pool.count[0]):
-            if pool.energies[at] < lowest:
-                seen = False
-                for before in range(num_done):
-                    if _same(done[before], pool.states[at]):
-                        seen = True
-                        break
-                if not seen:
-                    todo, lowest = at, pool.energies[at]
-        if todo < 0:
+def close_under_swaps(Q: FloatArray, group_of: IntArray, pool: Pool) -> None:
+    """Offer the neighbours of pool members, in sweeps, until a sweep changes nothing."""
+    while True:
+        before, top = pool.count[0], highest(pool)
+        members = pool.states[: min(before, MAX_EXPANDED)].copy()
+        for state in members:
+            _offer_neighbours(Q, group_of, state, pool)
+        if pool.count[0] == before and highest(pool) == top:
             return
-        done[num_done] = pool.states[todo]
-        num_done += 1
-        _offer_neighbours(Q, group_of, done[num_done - 1], pool)

@@ -30,12 +30,16 @@ class Shifts(NamedTuple):
     Attributes:
         d: float64 (n, n); row l is a shift for nodes of level l, where it has been made.
         row: int64 (n,), the row to use at each level: the last one made, up to this level.
-        visits: int64 (n,), nodes seen at a level that has no row of its own.
+        visits: int64 (n,), nodes bounded at each level.
+        due: int64 (n,), the number of visits at which a level's shift is to be made (again).
+        spread: float64 (n, n), row l is the sum of y (1 - y) over the visits of level l.
     """
 
     d: FloatArray
     row: IntArray
     visits: IntArray
+    due: IntArray
+    spread: FloatArray
 
 
 class Stack(NamedTuple):
@@ -93,6 +97,15 @@ def root_stack(model: Model) -> Stack:
     stack.y[0] = (model.budgets / np.bincount(model.group_of))[model.group_of]
     stack.w[0] = model.Q @ stack.y[0]
     return stack
+
+
+def new_shifts(model: Model, patience: int) -> Shifts:
+    """No shifts yet; each level is due after `patience` visits."""
+    n = len(model.Q)
+    return Shifts(
+        np.zeros((n, n)), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64),
+        np.full(n, patience), np.zeros((n, n)),
+    )  # fmt: skip
 
 
 def new_slopes(model: Model) -> Slopes:
@@ -227,6 +240,14 @@ def _fix_by_reduced_cost(
 
 
 @njit(cache=True, nogil=True)
+def _record_visit(shifts: Shifts, free: IntArray, y: FloatArray) -> None:
+    level = free[0]
+    shifts.visits[level] += 1
+    for i in free:
+        shifts.spread[level, i] += y[i] * (1.0 - y[i])
+
+
+@njit(cache=True, nogil=True)
 def process(
     model: Model, shifts: Shifts, stack: Stack, at: int, pool: Pool, slopes: Slopes, effort: float
 ) -> int:
@@ -250,6 +271,7 @@ def process(
             model, shifts.d[shifts.row[free[0]]], free, stack.left[at], stack.base[at],
             stack.field[at], stack.y[at], stack.w[at], threshold, effort, slopes,
         )  # fmt: skip
+        _record_visit(shifts, free, stack.y[at])
         stack.bound[at] = max(stack.bound[at], bound)
         if bound >= threshold:
             return CLOSED
@@ -281,12 +303,11 @@ def _make_child(model: Model, stack: Stack, at: int) -> None:
 @njit(cache=True, nogil=True)
 def run_slice(
     model: Model, shifts: Shifts, stack: Stack, pool: Pool, slopes: Slopes,
-    effort: float, patience: int, max_nodes: int,
+    effort: float, max_nodes: int,
 ) -> int:  # fmt: skip
     """Continue the search below the rows on the stack, for at most `max_nodes` nodes.
 
-    Ends with WANTS_SHIFT when more than `patience` nodes were seen at a level without a shift
-    of its own; the level is that of the next child of the last row.
+    Ends with WANTS_SHIFT when the level of the next child of the last row is due for a shift.
     """
     for _ in range(max_nodes):
         while stack.depth[0] >= 0 and stack.child[stack.depth[0]] == 2:
@@ -295,10 +316,8 @@ def run_slice(
         if at < 0:
             return DONE
         level = stack.free[at, 1]
-        if shifts.row[level] != level:
-            shifts.visits[level] += 1
-            if shifts.visits[level] > patience:
-                return WANTS_SHIFT
+        if shifts.visits[level] >= shifts.due[level]:
+            return WANTS_SHIFT
         _make_child(model, stack, at)
         stack.child[at] += 1
         stack.nodes[0] += 1

@@ -13,7 +13,11 @@ max-cut relaxation of min z'Cz,
     maximise sum(u)   subject to   C - diag(u) positive semidefinite,
 
 then has the optimal d = 4 u (without u_0), of which only the semidefiniteness above is needed.
-It is solved near one representative node of the level; for the others it is valid and good.
+It is solved near one representative node of the level; for the others it is valid.
+
+A level that many nodes visit deserves a shift that is good for them on average. The derivative
+of a node's relaxed minimum by d_i is y_i (1 - y_i) at its minimum y (the envelope theorem), so
+the valid d of largest sum weighted by the mean of y (1 - y) over the visits is a better one.
 """
 
 import numpy as np
@@ -28,28 +32,52 @@ PRECISION = 1e-3
 """Of the barrier method, see `convexifying_shift`."""
 
 
-def subspace_shift(
+LEAST_WEIGHT = 1e-2
+"""Weight of a block that no relaxed solution leaves between 0 and 1."""
+
+
+def optimal_shift(
     Q: FloatArray, group_of: IntArray, left: FloatArray, start: FloatArray | None = None
 ) -> FloatArray:
-    """A good shift (n,) for a node with free blocks of which Q (n, n) is the matrix.
+    """The best shift (n,) for a node with free blocks of which Q (n, n) is the matrix.
 
     Args:
         Q: float64 (n, n), with the linear terms from decided blocks on the diagonal.
         group_of: int64 (n,).
-        left: float64 (K,), how many free blocks of each group will be removed; need not be whole.
+        left: float64 (K,), how many free blocks of each group will be removed; need not be
+            whole.
         start: float64 (n,), a shift valid for these blocks.
     """
-    n = len(Q)
-    typical = float(np.median(np.abs(np.diag(Q)))) or float(np.abs(Q).max()) or 1.0
+    typical = _typical(Q)
     members = (group_of == np.arange(len(left))[:, None]).astype(np.float64)
-    coupled = Q + 4 * COUPLING / n * typical * members.T @ members
+    weight = COUPLING / len(Q) * typical
+    coupled = Q + 4 * weight * members.T @ members
     if start is None:
-        start = np.full(n, float(np.linalg.eigvalsh(coupled)[0]))
-    spins = _spin_form(Q, members, left, COUPLING / n * typical)
+        start = np.full(len(Q), float(np.linalg.eigvalsh(coupled)[0]))
+    spins = _spin_form(Q, members, left, weight)
     u = convexifying_shift(
         spins, start=_inside(spins, start / 4, 0.1 * typical), precision=PRECISION
     )
-    return largest_uniform_step(coupled, 4 * u[:n])
+    return largest_uniform_step(coupled, 4 * u[:-1])
+
+
+def average_shift(
+    Q: FloatArray, group_of: IntArray, spread: FloatArray, start: FloatArray
+) -> FloatArray:
+    """A shift (n,) that is good on average for nodes with a mean of y (1 - y) of `spread` (n,).
+
+    `start` is a valid shift (n,), the one under which the spread was seen.
+    """
+    typical = _typical(Q)
+    coupled = Q + 4 * COUPLING / len(Q) * typical * (group_of[:, None] == group_of)
+    return convexifying_shift(
+        coupled, spread + LEAST_WEIGHT, start=start - 0.01 * typical, precision=PRECISION
+    )
+
+
+def _typical(Q: FloatArray) -> float:
+    """A positive number in the order of the diagonal."""
+    return float(np.median(np.abs(np.diag(Q)))) or float(np.abs(Q).max()) or 1.0
 
 
 def _spin_form(Q: FloatArray, members: FloatArray, left: FloatArray, weight: float) -> FloatArray:
