@@ -43,12 +43,12 @@ def empty_pool(k: int, n: int, width: float) -> Pool:
 @njit(cache=True, nogil=True)
 def highest(pool: Pool) -> float:
     """The k-th lowest energy, infinite while there are fewer than k states."""
-    return pool.energies[0] if pool.count[0] == len(pool.energies) else np.inf
+    return float(pool.energies[0]) if pool.count[0] == len(pool.energies) else np.inf
 
 
 @njit(cache=True, nogil=True)
 def _same(a: States, b: States) -> bool:
-    for i in range(len(a)):
+    for i in range(len(a)):  # noqa: SIM110  (numba compiles no generators)
         if a[i] != b[i]:
             return False
     return True

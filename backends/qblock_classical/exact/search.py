@@ -120,7 +120,7 @@ def new_slopes(model: Model) -> Slopes:
 def tie_width(pool: Pool) -> float:
     """Energies that differ by no more than this count as equal."""
     top = highest(pool)
-    return pool.width[0] + (TOLERANCE * abs(top) if np.isfinite(top) else 0.0)
+    return float(pool.width[0] + (TOLERANCE * abs(top) if np.isfinite(top) else 0.0))
 
 
 @njit(cache=True, nogil=True)
