@@ -16,7 +16,7 @@ from qblock.backend import Backend, Capabilities, Run, Samples, interrupt_flag
 from qblock.encoding import Encoding, PenaltyParameters
 from qblock.penalty import penalty_weight
 from qblock.problem import ReducedProblem
-from qblock_classical.moves import swap_scale
+from qblock_classical.moves import swap_costs
 
 
 class AnnealingParameters(PenaltyParameters):
@@ -42,10 +42,11 @@ class AnnealingParameters(PenaltyParameters):
 def objective_beta_range(problem: ReducedProblem) -> tuple[float, float]:
     """Inverse temperatures at which swaps are free at first and frozen in the end.
 
-    Half of the median swap is accepted at the start, a hundredth of the smallest at the end.
+    A median swap is accepted half of the time at the start, a cheap one (the 5 % quantile) a
+    hundredth of the time at the end.
     """
-    smallest, typical = swap_scale(problem)
-    return float(np.log(2) / typical), float(np.log(100) / smallest)
+    cheap, typical = np.quantile(swap_costs(problem), [0.05, 0.5])
+    return float(np.log(2) / typical), float(np.log(100) / cheap)
 
 
 def _anneal(
