@@ -73,6 +73,16 @@ def test_solve_takes_parameters_pins_and_seed(file):
     assert all("11" in s["removed"] and "0" not in s["removed"] for s in first["states"])
 
 
+def test_dry_run_estimates_and_stops(file):
+    estimate = document("solve", file, "--remove", 6, "-b", "brute-force", "--dry-run")
+    assert 0 < estimate["seconds"] < 1
+    refused = run(
+        "solve", file, "--remove", 6, "-b", "brute-force", "-p", "max_states=3", "--dry-run"
+    )
+    assert refused.returncode == 2
+    assert "max_states" in refused.stderr
+
+
 def test_show_gives_the_model_that_solvers_see(file):
     qubo = document("show", file, "--remove", 4, "--penalty", "2.5")
     ising = document("show", file, "--remove", 4, "--penalty", "2.5", "--form", "ising")
