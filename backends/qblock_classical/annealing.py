@@ -6,13 +6,14 @@ differences that matter, so the default schedule stops while the objective is st
 `beta_range="objective"` takes the range from the objective alone.
 """
 
+import itertools
 import time
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from qblock.backend import Backend, Capabilities, Run, Samples, interrupt_flag
+from qblock.backend import Backend, Capabilities, Progress, Run, Samples, interrupt_flag
 from qblock.encoding import Encoding, PenaltyParameters
 from qblock.penalty import penalty_weight
 from qblock.problem import ReducedProblem
@@ -61,14 +62,23 @@ def _anneal(
     beta_range: Any = parameters.beta_range
     if beta_range == "objective":
         beta_range = objective_beta_range(problem)
+    reads = itertools.count(1)
     with interrupt_flag() as interrupted:
+
+        def stop() -> bool:  # called after every read
+            done = next(reads)
+            run.report(
+                Progress(f"{done} of {parameters.num_reads} reads", done / parameters.num_reads)
+            )
+            return interrupted() or run.expired()
+
         samples = sampler.sample(
             bqm,
             num_reads=parameters.num_reads,
             num_sweeps=parameters.num_sweeps,
             beta_range=None if beta_range == "default" else list(beta_range),
             seed=int(np.random.default_rng(run.seed).integers(2**31)),
-            interrupt_function=lambda: interrupted() or run.expired(),
+            interrupt_function=stop,
         )
     stopped = len(samples) < parameters.num_reads
     return Samples(
