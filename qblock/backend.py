@@ -293,6 +293,10 @@ class Backend(ABC, Generic[P]):
         """Whether the backend can run here; must neither raise nor touch the network."""
         return Availability(True)
 
+    def check_service(self) -> Availability:
+        """Like `available`, but a cloud backend asks its service, over the network."""
+        return self.available()
+
     def check(self, problem: ReducedProblem, parameters: P) -> None:
         """Raise `CapacityError` if the problem does not fit. Called before any work."""
 
