@@ -33,6 +33,9 @@ from numba import njit
 
 from qblock.problem import FloatArray, IntArray
 
+ROUNDING = 1e-15
+"""Taken off every bound, relative to the sum of the magnitudes that it is computed from."""
+
 MAX_STEPS = 400
 """Pairwise steps per bound at most."""
 
@@ -204,7 +207,15 @@ def _pairwise_step(
     y[j] = 0.0 if to_bottom else y[j] - step
     for q in range(first, len(w)):
         w[q] += step * (Q[i, q] - Q[j, q])
-    return step * (0.5 * step * curvature - gain)
+    return float(step * (0.5 * step * curvature - gain))
+
+
+@njit(cache=True, nogil=True)
+def _magnitude(slope: FloatArray, free: IntArray) -> float:
+    total = 0.0
+    for i in free:
+        total += abs(slope[i])
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -226,18 +237,16 @@ def lower_bound(
         along, k = _slopes(model, d, free, y, w, slopes)
         last = k < 0 or step == MAX_STEPS
         if last or step % STEPS_PER_TEST == STEPS_PER_TEST - 1:
-            bound = (
-                value
-                - along
-                + _linear_minimum(
-                    model, slopes.slope, free, left, slopes.scratch, slopes.inside, slopes.outside
-                )
+            bound = value - along
+            bound += _linear_minimum(
+                model, slopes.slope, free, left, slopes.scratch, slopes.inside, slopes.outside
             )
+            bound -= ROUNDING * (abs(value) + _magnitude(slopes.slope, free))
             gap = value - bound
             if last or bound >= threshold or gap < 1e-11 * abs(value):
-                return bound
+                return float(bound)
             if value < threshold and gap < effort * (threshold - value):
-                return bound
+                return float(bound)
         i, j = slopes.up[k], slopes.down[k]
         gain = slopes.slope[j] - slopes.slope[i]
         value += _pairwise_step(model, d, i, j, gain, free[0], y, w)

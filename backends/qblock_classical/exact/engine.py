@@ -239,13 +239,13 @@ class Search:
 
     def states(self) -> States:
         """The pool, int8 (count, n), in the problem's order of blocks."""
-        states = np.zeros((int(self.pool.count[0]), len(self.order)), dtype=np.int8)
+        states = np.zeros((int(self.pool.used[0]), len(self.order)), dtype=np.int8)
         states[:, self.order] = self.pool.states[: len(states)]
         return states
 
     def certificate(self) -> Certificate:
         """What is proved at this point of the search."""
-        energies = self.pool.energies[: self.pool.count[0]]
+        energies = self.pool.energies[: self.pool.used[0]]
         width = float(tie_width(self.pool))
         top = float(highest(self.pool))
         unseen = float(open_bound(self.stack)) - float(self.pool.width[0])

@@ -15,9 +15,9 @@ class Pool(NamedTuple):
     """The k lowest distinct states seen, as a max-heap by energy.
 
     Attributes:
-        energies: float64 (k,); the first `count` are in use, the highest of them at 0.
+        energies: float64 (k,); the first `used` are in use, the highest of them at 0.
         states: int8 (k, n).
-        count: int64 (1,).
+        used: int64 (1,).
         lost: float64 (1,), no state that was seen, or cut off as a tie, and that is not in the
             pool has a lower energy.
         width: float64 (1,), energies of one state computed in two ways differ by less.
@@ -25,7 +25,7 @@ class Pool(NamedTuple):
 
     energies: FloatArray
     states: States
-    count: IntArray
+    used: IntArray
     lost: FloatArray
     width: FloatArray
 
@@ -43,7 +43,7 @@ def empty_pool(k: int, n: int, width: float) -> Pool:
 @njit(cache=True, nogil=True)
 def highest(pool: Pool) -> float:
     """The k-th lowest energy, infinite while there are fewer than k states."""
-    return float(pool.energies[0]) if pool.count[0] == len(pool.energies) else np.inf
+    return float(pool.energies[0]) if pool.used[0] == len(pool.energies) else np.inf
 
 
 @njit(cache=True, nogil=True)
@@ -56,7 +56,7 @@ def _same(a: States, b: States) -> bool:
 
 @njit(cache=True, nogil=True)
 def _holds(pool: Pool, energy: float, state: States) -> bool:
-    for at in range(pool.count[0]):
+    for at in range(pool.used[0]):
         close = abs(pool.energies[at] - energy) <= pool.width[0]
         if close and _same(pool.states[at], state):
             return True
@@ -74,7 +74,7 @@ def offer(pool: Pool, energy: float, state: States) -> None:
         return
     energies, states = pool.energies, pool.states
     k = len(energies)
-    if pool.count[0] == k:
+    if pool.used[0] == k:
         pool.lost[0] = min(pool.lost[0], max(energy, top))
         if energy >= top:
             return
@@ -89,8 +89,8 @@ def offer(pool: Pool, energy: float, state: States) -> None:
             states[at] = states[child]
             at = child
     else:
-        at = pool.count[0]
-        pool.count[0] += 1
+        at = pool.used[0]
+        pool.used[0] += 1
         while at > 0 and energies[(at - 1) // 2] < energy:
             energies[at] = energies[(at - 1) // 2]
             states[at] = states[(at - 1) // 2]
@@ -165,9 +165,9 @@ def fill_by_descent(
 def close_under_swaps(Q: FloatArray, group_of: IntArray, pool: Pool) -> None:
     """Offer the neighbours of pool members, in sweeps, until a sweep changes nothing."""
     while True:
-        before, top = pool.count[0], highest(pool)
+        before, top = int(pool.used[0]), highest(pool)
         members = pool.states[: min(before, MAX_EXPANDED)].copy()
         for state in members:
             _offer_neighbours(Q, group_of, state, pool)
-        if pool.count[0] == before and highest(pool) == top:
+        if pool.used[0] == before and highest(pool) == top:
             return

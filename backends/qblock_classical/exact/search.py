@@ -135,9 +135,9 @@ def cut_threshold(pool: Pool) -> float:
     top = highest(pool)
     width = tie_width(pool)
     if pool.lost[0] > top + width or not np.isfinite(top):
-        return top + width
+        return float(top + width)
     pool.lost[0] = min(pool.lost[0], top - width)
-    return top - width
+    return float(top - width)
 
 
 @njit(cache=True, nogil=True)

@@ -27,7 +27,7 @@ def assert_certificate_is_true(problem, found, truth, certificate):
 
 
 @given(problems(max_blocks=11), st.sampled_from([1, 2, 5, 20, 100, 5000]), st.integers(0, 3))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_k_lowest_states_equal_enumeration(problem, k, seed):
     result = get_backend("exact").sample(problem, seed=seed, k=k)
     truth, found = truth_of(problem), Spectrum.of(problem, result)
@@ -56,7 +56,7 @@ def test_k_lowest_states_equal_enumeration(problem, k, seed):
     st.integers(0, 60),
     st.sampled_from([1, 10, 50]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k):
     n = 14
     rng = np.random.default_rng(seed)
