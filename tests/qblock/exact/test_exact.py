@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qblock_classical.exact import prove
 from support import all_states, problems
 
+from qblock.exact import prove
 from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from qblock.backend import Certificate
-from qblock.problem import IntArray, ReducedProblem, States
-from qblock_classical.exact.bound import Model
-from qblock_classical.exact.pool import (
+from qblock.exact.bound import Model
+from qblock.exact.pool import (
     close_under_swaps,
     empty_pool,
     fill_by_descent,
     highest,
 )
-from qblock_classical.exact.search import (
+from qblock.exact.search import (
     CLOSED,
     DONE,
     WANTS_SHIFT,
@@ -29,7 +28,8 @@ from qblock_classical.exact.search import (
     run_slice,
     tie_width,
 )
-from qblock_classical.exact.shifts import average_shift, optimal_shift
+from qblock.exact.shifts import average_shift, optimal_shift
+from qblock.problem import IntArray, ReducedProblem, States
 
 DESCENTS = 50
 """Descents from random states in a batch; the pool is full when a batch changes nothing."""
