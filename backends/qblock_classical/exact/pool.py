@@ -140,7 +140,7 @@ def _best_swap(
         for into in kept:
             change = swap_change(Q, field, out, into)
             if change < best and group_of[into] == group_of[out]:
-                best, best_out, best_into = change, out, into
+                best, best_out, best_into = change, int(out), int(into)
     return best, best_out, best_into
 
 
