@@ -13,8 +13,7 @@ neighbouring sectors: each kind in one pass through memory for all its gates.
 """
 
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -24,20 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qblock.problem import FloatArray, IntArray, ReducedProblem, States
-from qblock_qiskit.phase import Amplitudes, apply_phase
+from qblock_qiskit.vector import Amplitudes, Task, apply_phase, chunks, run_stages
 
 Mixer = Literal["ring", "complete"]
 Pairs = tuple[tuple[int, int], ...]
-Task = tuple[Any, ...]
 
 COLUMNS = 64
 """Columns of a sector treated together by the gates of the high half, to stay in the cache."""
-
-CHUNKS = 8
-"""Pieces that the rows of a large state vector are cut into, to keep all threads busy."""
-
-PARALLEL_ABOVE = 1 << 16
-"""Amplitudes from which on a layer is worth the start of threads."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +179,7 @@ class FixedWeightSimulator:
 
     Attributes:
         energies: float64 (D,), y'Qy of every feasible state.
+        feasible: bool (D,), all true.
     """
 
     def __init__(self, problem: ReducedProblem, mixer: Mixer = "complete") -> None:
@@ -196,6 +189,7 @@ class FixedWeightSimulator:
         self._cut = len(problem) // 2
         self._sectors = self._make_sectors()
         self.energies = self._make_energies()
+        self.feasible = np.ones(len(self.energies), dtype=np.bool_)
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -240,15 +234,15 @@ class FixedWeightSimulator:
     def _row_tasks(self) -> list[Task]:
         """Calls of `_mix_rows`: the gates of the low half, all at once."""
         gates = self._schedule.low
-        rows = [sector.row(np.arange(len(sector.high))) for sector in self._sectors]
-        label = [np.full(len(s.high), k) for k, s in enumerate(self._sectors)]
+        starts = np.concatenate([s.row(np.arange(len(s.high))) for s in self._sectors])
+        sector = np.repeat(np.arange(len(self._sectors)), [len(s.high) for s in self._sectors])
         flips = [[_flips(s.low, s.low, 1 << i, 1 << j) for i, j in gates] for s in self._sectors]
         counts = [sum(len(first) for first, _ in part) for part in flips]
         table = np.concatenate(([0], np.cumsum(counts)))
         first, second = _joined([flip for part in flips for flip in part])
         return [
-            (_mix_rows, *chunk, table, first, second)
-            for chunk in self._chunks(np.concatenate(rows), np.concatenate(label))
+            (_mix_rows, starts[chunk], sector[chunk], table, first, second)
+            for chunk in chunks(len(self), len(starts))
         ]
 
     @cached_property
@@ -285,48 +279,31 @@ class FixedWeightSimulator:
                     )
                 first, second = _flips(above.high, below.high, 0, 1 << j - self._cut)
                 tasks += [
-                    (_mix_across, *chunk, *low_flips[k, partners])
-                    for chunk in self._chunks(above.row(first), below.row(second))
+                    (
+                        _mix_across,
+                        above.row(first[chunk]),
+                        below.row(second[chunk]),
+                        *low_flips[k, partners],
+                    )
+                    for chunk in chunks(len(self), len(first))
                 ]
             stages.append(tasks)
         return stages
 
-    def _chunks(self, *arrays: IntArray) -> list[tuple[IntArray, ...]]:
-        pieces = CHUNKS if len(self) > PARALLEL_ABOVE else 1
-        ends = np.linspace(0, len(arrays[0]), pieces + 1).astype(int)
-        return [
-            tuple(array[start:end] for array in arrays)
-            for start, end in itertools.pairwise(ends)
-            if start < end
-        ]
-
     def apply_mixer(self, psi: Amplitudes, beta: float) -> None:
         """One mixer layer, the ordered product of exp(i beta (XX + YY) / 2), in place."""
-        c, s = float(np.cos(beta)), float(np.sin(beta))
-
-        def call(task: Task) -> None:
-            kernel, *arguments = task
-            kernel(psi, *arguments, c, s)
-
         stages = [self._row_tasks, self._column_tasks, *self._across_tasks]
-        if len(self) <= PARALLEL_ABOVE:
-            for task in itertools.chain(*stages):
-                call(task)
-            return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the kernels release the lock
-            for stage in stages:
-                for _ in pool.map(call, stage):
-                    pass
-
-    def initial(self) -> Amplitudes:
-        """The product of the groups' Dicke states: equal amplitudes."""
-        return np.full(len(self), len(self) ** -0.5, dtype=np.complex128)
+        run_stages(psi, stages, math.cos(beta), math.sin(beta))
 
     def evolve(self, betas: FloatArray, gammas: FloatArray) -> Amplitudes:
-        """The state after layers exp(-i gamma_l E) then mixer(beta_l), l = 1 ... p."""
-        psi = self.initial()
+        """Equal amplitudes (Dicke states), then p layers exp(-i gamma_l E), mixer(beta_l)."""
+        psi = np.full(len(self), len(self) ** -0.5, dtype=np.complex128)
         for beta, gamma in zip(betas, gammas, strict=True):
-            apply_phase(psi, self.energies, float(gamma))
+            phase = [
+                (apply_phase, part.start, part.stop, self.energies, float(gamma))
+                for part in chunks(len(self), len(self))
+            ]
+            run_stages(psi, [phase])
             self.apply_mixer(psi, float(beta))
         return psi
 

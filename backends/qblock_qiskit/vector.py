@@ -1,10 +1,14 @@
-"""What both exact simulators do to a state vector: the cost layer and the expected energy.
+"""What both exact simulators do to a state vector: cost layer, expected energy, threads.
 
 The cost layer exp(-i gamma E) is diagonal. Its sine and cosine are evaluated by one polynomial
 in a loop that the compiler vectorises, several times faster than a library call per amplitude.
 """
 
+import itertools
 import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -14,14 +18,51 @@ from numpy.typing import NDArray
 from qblock.problem import FloatArray
 
 Amplitudes = NDArray[np.complex128]
+Task = tuple[Any, ...]
+"""A compiled function and the arguments that follow the state vector."""
+
+PARALLEL_ABOVE = 1 << 16
+"""Amplitudes from which on a layer is worth the start of threads."""
+
+CHUNKS = 8
+"""Pieces that the work on a large state vector is cut into, to keep all threads busy."""
+
+
+def chunks(amplitudes: int, length: int) -> list[slice]:
+    """`range(length)` in pieces: one for a small state vector, `CHUNKS` for a large one."""
+    pieces = CHUNKS if amplitudes > PARALLEL_ABOVE else 1
+    ends = [length * k // pieces for k in range(pieces + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(ends) if a < b]
+
+
+def run_stages(psi: Amplitudes, stages: Sequence[Sequence[Task]], *last: float) -> None:
+    """Call every task on psi, with `last` as its last arguments; stages one after the other.
+
+    The tasks of one stage touch disjoint amplitudes and run in threads if psi is large (the
+    kernels release the interpreter's lock). The result does not depend on the threads.
+    """
+
+    def call(task: Task) -> None:
+        kernel, *arguments = task
+        kernel(psi, *arguments, *last)
+
+    if psi.size <= PARALLEL_ABOVE:
+        for task in itertools.chain(*stages):
+            call(task)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for stage in stages:
+            for _ in pool.map(call, stage):
+                pass
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def apply_phase(psi: Any, energies: Any, gamma: float) -> None:
-    """Multiply psi (complex128) by exp(-i gamma E), element by element, in place."""
+def apply_phase(psi: Any, start: int, end: int, energies: Any, gamma: float) -> None:
+    """Multiply psi (complex128) by exp(-i gamma E) from start to end - 1, in place."""
     turns = gamma / (2 * math.pi)
-    for k in range(psi.size):
-        t = turns * energies[k]
+    part, levels = psi[start:end], energies[start:end]
+    for k in range(part.size):
+        t = turns * levels[k]
         half = math.pi * (t - math.floor(t + 0.5))  # half the angle, in [-pi/2, pi/2]
         z = half * half
         # Taylor series nested up to the 21st order: below 1e-15 on this interval.
@@ -32,8 +73,8 @@ def apply_phase(psi: Any, energies: Any, gamma: float) -> None:
         c = 1 - z / 132 * (1 - z / 182 * (1 - z / 240 * c))
         c = 1 - z / 2 * (1 - z / 12 * (1 - z / 30 * (1 - z / 56 * (1 - z / 90 * c))))
         cosine, sine = c * c - s * s, 2 * s * c
-        value = psi[k]
-        psi[k] = complex(
+        value = part[k]
+        part[k] = complex(
             value.real * cosine + value.imag * sine, value.imag * cosine - value.real * sine
         )
 
