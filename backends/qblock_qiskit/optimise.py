@@ -1,0 +1,153 @@
+"""Finding QAOA angles: starts, optimisers, and keeping the best when time runs out.
+
+Angles x (2p,) are the betas, then the gammas, for energies standardised to unit deviation over
+the initial state. In these units one linear ramp is a fair start for every instance, and angles
+carry over from one budget to another.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import minimize
+
+from qblock.backend import Progress, Run, Status
+from qblock.problem import FloatArray
+
+Optimiser = Literal["cobyla", "spsa"]
+
+STEP = 0.2
+"""First change of an angle, in radians, that the optimisers try."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one set of angles gives: the value to minimise, mean energy, share of feasible."""
+
+    objective: float
+    energy: float
+    feasible: float
+
+
+class _OutOfTime(Exception):
+    """The time limit or the number of evaluations is used up."""
+
+
+@dataclass
+class Search:
+    """A minimisation in progress; every evaluation is counted, recorded and reported.
+
+    Attributes:
+        evaluate: from angles (2p,) to what they give.
+        evaluations: how many evaluations are allowed in all.
+        run: clock and progress.
+        best, best_angles: the lowest objective so far.
+        history: mean energy of each evaluation.
+        status: what cut the search short, if anything did.
+    """
+
+    evaluate: Callable[[FloatArray], Evaluation]
+    evaluations: int
+    run: Run
+    best_angles: FloatArray
+    best: Evaluation | None = None
+    history: list[float] = field(default_factory=list)
+    status: Status = "complete"
+    allowed: int = 0
+
+    def objective(self, angles: FloatArray) -> float:
+        """Evaluate, unless time or this round's evaluations are used up."""
+        if self.history and (self.run.expired() or len(self.history) >= self.allowed):
+            raise _OutOfTime
+        result = self.evaluate(angles)
+        self.history.append(result.energy)
+        if self.best is None or result.objective < self.best.objective:
+            self.best, self.best_angles = result, np.array(angles)
+        self.run.report(
+            Progress(
+                f"evaluation {len(self.history)}, energy {result.energy:.6g}, "
+                f"feasible {result.feasible:.1%}",
+                len(self.history) / self.evaluations,
+            )
+        )
+        return result.objective
+
+    def search(self, optimiser: Optimiser, allowed: int, rng: np.random.Generator) -> None:
+        """Go on from the best angles until `allowed` evaluations are made in all."""
+        self.allowed = allowed
+        try:
+            if optimiser == "spsa":
+                _spsa(self.objective, self.best_angles, rng)
+            else:
+                with warnings.catch_warnings():  # fewer evaluations than angles is our choice
+                    warnings.simplefilter("ignore")
+                    minimize(
+                        self.objective,
+                        self.best_angles,
+                        method="COBYLA",
+                        tol=1e-4,
+                        options={"rhobeg": STEP, "maxiter": max(allowed, 1)},
+                    )
+        except _OutOfTime:
+            pass
+        except KeyboardInterrupt:
+            self.status = "interrupted"
+        if self.status == "complete" and self.run.expired():
+            self.status = "time-limit"
+
+
+def linear_ramp(p: int, beta: float = 0.6, gamma: float = 0.6) -> FloatArray:
+    """Angles (2p,): betas falling from `beta`, gammas rising to `gamma`, as in annealing.
+
+    Source: Sack and Serbyn, "Quantum annealing initialization of the quantum approximate
+    optimization algorithm", Quantum 5, 491 (2021).
+    """
+    middle = (np.arange(p) + 0.5) / p
+    return np.concatenate((beta * (1 - middle), gamma * middle))
+
+
+def random_ramps(p: int, count: int, rng: np.random.Generator) -> list[FloatArray]:
+    """The standard ramp, and `count` - 1 ramps of other slopes, drawn log-uniformly."""
+    slopes = 0.6 * np.exp(rng.uniform(-1, 1, size=(count - 1, 2)))
+    return [linear_ramp(p), *(linear_ramp(p, beta, gamma) for beta, gamma in slopes)]
+
+
+def one_layer_more(angles: FloatArray) -> FloatArray:
+    """Angles for p + 1 layers, interpolated from those for p: (2p,) -> (2p + 2,).
+
+    Source: Zhou et al., "Quantum approximate optimization algorithm: performance, mechanism and
+    implementation on near-term devices", Phys. Rev. X 10, 021067 (2020), INTERP.
+    """
+    p = len(angles) // 2
+    step = np.arange(p + 1) / p
+    return np.concatenate(
+        [
+            step * np.concatenate(([0.0], half)) + (1 - step) * np.concatenate((half, [0.0]))
+            for half in (angles[:p], angles[p:])
+        ]
+    )
+
+
+def _spsa(
+    objective: Callable[[FloatArray], float], start: FloatArray, rng: np.random.Generator
+) -> None:
+    """Simultaneous perturbation with Spall's gains, until the objective raises.
+
+    The first step is scaled to `STEP` by the first estimate of the slope.
+    Source: Spall, "Implementation of the simultaneous perturbation algorithm for stochastic
+    optimization", IEEE Trans. Aerosp. Electron. Syst. 34, 817 (1998).
+    """
+    angles, scale = start.copy(), 0.0
+    objective(angles)
+    k = 0
+    while True:
+        width = STEP / (k + 1) ** 0.101
+        signs = rng.choice((-1.0, 1.0), size=len(angles))
+        difference = objective(angles + width * signs) - objective(angles - width * signs)
+        slope = difference / (2 * width)
+        if scale == 0.0:
+            scale = STEP / abs(slope) if slope else 0.0
+        angles = angles - scale / (k + 1) ** 0.602 * slope * signs
+        k += 1
