@@ -6,7 +6,7 @@ exp(-i gamma_l E) and a mixer with angle beta_l; they equal the exact simulators
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,14 +87,10 @@ def _cost_layer(circuit: Any, ising: Ising, gamma: Any) -> None:
         circuit.rzz(2 * gamma * ising.couplings[i, j], i, j)
 
 
-def _ansatz(
-    problem: ReducedProblem, p: int, ising: Ising, start: Any, mixer: Iterable[tuple[Any, ...]]
-) -> Any:
+def _add_layers(circuit: Any, p: int, ising: Ising, mixer: Sequence[tuple[Any, ...]]) -> Any:
     from qiskit.circuit import ParameterVector
 
-    mixer = list(mixer)
     betas, gammas = ParameterVector("beta", p), ParameterVector("gamma", p)
-    circuit = start
     for beta, gamma in zip(betas, gammas, strict=True):
         _cost_layer(circuit, ising, gamma)
         for gate, *qubits in mixer:
@@ -110,7 +106,7 @@ def penalty_ansatz(problem: ReducedProblem, p: int, penalty: Penalty = "tight") 
     start = QuantumCircuit(len(problem), name="qaoa")
     start.h(range(len(problem)))
     mixer = [(RXGate, i) for i in range(len(problem))]
-    return _ansatz(problem, p, Ising.of_penalty(problem, penalty), start, mixer)
+    return _add_layers(start, p, Ising.of_penalty(problem, penalty), mixer)
 
 
 def fixed_weight_ansatz(problem: ReducedProblem, p: int, mixer: Mixer = "complete") -> Any:
@@ -128,7 +124,7 @@ def fixed_weight_ansatz(problem: ReducedProblem, p: int, mixer: Mixer = "complet
         start.compose(dicke_state(len(members), int(budget)), members.tolist(), inplace=True)
     order = sorted_by_group(problem).tolist()
     gates = [(XXPlusYYGate, order[i], order[j]) for i, j in mixer_schedule(problem, mixer).sequence]
-    return _ansatz(problem, p, Ising.of_energy(problem), start, gates)
+    return _add_layers(start, p, Ising.of_energy(problem), gates)
 
 
 @dataclass(frozen=True)
@@ -161,8 +157,5 @@ def draw_circuit(
     width: int = 100,
 ) -> str:
     """The circuit as text, for teaching: "x" is the penalty ansatz, the others fixed-weight."""
-    if mixer == "x":
-        circuit = penalty_ansatz(problem, p)
-    else:
-        circuit = fixed_weight_ansatz(problem, p, mixer)
+    circuit = penalty_ansatz(problem, p) if mixer == "x" else fixed_weight_ansatz(problem, p, mixer)
     return str(circuit.draw("text", fold=width, idle_wires=False).single_string())

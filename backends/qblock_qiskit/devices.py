@@ -91,8 +91,6 @@ class Device:
         kept = f"job {job.job_id()} of {self.name} is kept: QiskitRuntimeService().job(...)"
         try:
             return job.result() if limit is None else job.result(timeout=limit)
-        except KeyboardInterrupt:
-            raise SolverTimeout(f"interrupted while waiting; {kept}") from None
         except Exception as error:
             if "timeout" in type(error).__name__.lower():
                 raise SolverTimeout(f"no answer within {run.time_limit} s; {kept}") from None
@@ -177,6 +175,16 @@ def connect(name: str) -> Any:
             f"IBM Quantum cannot be reached ({type(error).__name__}); check the network and the "
             f"account: {IBM_ACCOUNT}"
         ) from None
+
+
+def transpile(circuit: Any) -> Any:
+    """The circuit in the gates `BASIS` with any two qubits coupled."""
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    manager = generate_preset_pass_manager(
+        optimization_level=1, basis_gates=list(BASIS), seed_transpiler=0
+    )
+    return manager.run(circuit)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ carry over from one budget to another.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,9 +42,10 @@ class Search:
 
     Attributes:
         evaluate: from angles (2p,) to what they give.
-        evaluations: how many evaluations are allowed in all.
+        evaluations: how many are allowed in all.
         run: clock and progress.
-        best, best_angles: the lowest objective so far.
+        angles: the best so far, or where to start.
+        best: what the best angles give; None until something of their length was evaluated.
         history: mean energy of each evaluation.
         status: what cut the search short, if anything did.
     """
@@ -51,51 +53,82 @@ class Search:
     evaluate: Callable[[FloatArray], Evaluation]
     evaluations: int
     run: Run
-    best_angles: FloatArray
+    angles: FloatArray
     best: Evaluation | None = None
     history: list[float] = field(default_factory=list)
     status: Status = "complete"
-    allowed: int = 0
 
-    def objective(self, angles: FloatArray) -> float:
-        """Evaluate, unless time or this round's evaluations are used up."""
-        if self.history and (self.run.expired() or len(self.history) >= self.allowed):
-            raise _OutOfTime
-        result = self.evaluate(angles)
-        self.history.append(result.energy)
-        if self.best is None or result.objective < self.best.objective:
-            self.best, self.best_angles = result, np.array(angles)
-        self.run.report(
-            Progress(
-                f"evaluation {len(self.history)}, energy {result.energy:.6g}, "
-                f"feasible {result.feasible:.1%}",
-                len(self.history) / self.evaluations,
-            )
-        )
-        return result.objective
-
-    def search(self, optimiser: Optimiser, allowed: int, rng: np.random.Generator) -> None:
-        """Go on from the best angles until `allowed` evaluations are made in all."""
-        self.allowed = allowed
-        try:
+    def optimise(self, optimiser: Optimiser, until: int, rng: np.random.Generator) -> None:
+        """Go on from the best angles until `until` evaluations were made in all."""
+        if self.status != "complete":
+            return
+        with self._kept(until) as objective:
             if optimiser == "spsa":
-                _spsa(self.objective, self.best_angles, rng)
+                _spsa(objective, self.angles, rng)
             else:
-                with warnings.catch_warnings():  # fewer evaluations than angles is our choice
-                    warnings.simplefilter("ignore")
-                    minimize(
-                        self.objective,
-                        self.best_angles,
-                        method="COBYLA",
-                        tol=1e-4,
-                        options={"rhobeg": STEP, "maxiter": max(allowed, 1)},
-                    )
+                _cobyla(objective, self.angles, until)
+
+    def try_all(self, candidates: Iterable[FloatArray], until: int) -> None:
+        """Evaluate the candidates while there is time; the best is kept."""
+        if self.status != "complete":
+            return
+        with self._kept(until) as objective:
+            for candidate in candidates:
+                objective(candidate)
+
+    def restart(self, angles: FloatArray) -> None:
+        """Start afresh from angles of another length."""
+        if self.status == "complete":
+            self.angles, self.best = angles, None
+
+    @contextmanager
+    def _kept(self, until: int) -> Iterator[Callable[[FloatArray], float]]:
+        """The objective, and its end: whatever stops the work, the best so far is kept."""
+
+        def objective(angles: FloatArray) -> float:
+            if self.history and (self.run.expired() or len(self.history) >= until):
+                raise _OutOfTime
+            result = self.evaluate(angles)
+            self.history.append(result.energy)
+            if self.best is None or result.objective < self.best.objective:
+                self.best, self.angles = result, np.array(angles)
+            self.run.report(
+                Progress(
+                    f"evaluation {len(self.history)}, energy {result.energy:.6g}, "
+                    f"feasible {result.feasible:.1%}",
+                    min(len(self.history) / self.evaluations, 1.0),
+                )
+            )
+            return result.objective
+
+        try:
+            yield objective
         except _OutOfTime:
             pass
         except KeyboardInterrupt:
             self.status = "interrupted"
         if self.status == "complete" and self.run.expired():
             self.status = "time-limit"
+
+
+def find_angles(
+    search: Search,
+    p: int,
+    optimiser: Optimiser,
+    *,
+    starts: int,
+    layerwise: bool,
+    rng: np.random.Generator,
+) -> None:
+    """Angles for p layers from ramps: the best of `starts`, then layer by layer or at once."""
+    first = 1 if layerwise else p
+    search.restart(linear_ramp(first))
+    search.try_all(random_ramps(first, starts, rng), until=search.evaluations)
+    for layers in range(first, p + 1):
+        if layers > first:
+            search.restart(one_layer_more(search.angles))
+        until = search.evaluations * layers // p
+        search.optimise(optimiser, until, rng)
 
 
 def linear_ramp(p: int, beta: float = 0.6, gamma: float = 0.6) -> FloatArray:
@@ -128,6 +161,18 @@ def one_layer_more(angles: FloatArray) -> FloatArray:
             for half in (angles[:p], angles[p:])
         ]
     )
+
+
+def _cobyla(objective: Callable[[FloatArray], float], start: FloatArray, most: int) -> None:
+    with warnings.catch_warnings():  # fewer evaluations than angles is our choice
+        warnings.simplefilter("ignore")
+        minimize(
+            objective,
+            start,
+            method="COBYLA",
+            tol=1e-4,
+            options={"rhobeg": STEP, "maxiter": max(most, 1)},
+        )
 
 
 def _spsa(
