@@ -33,9 +33,27 @@ class Simulator(Protocol):
     def states(self, indices: IntArray) -> States: ...
 
 
+@dataclass(frozen=True)
+class Units:
+    """Angles are searched in units in which one start is fair for every instance.
+
+    Attributes:
+        beta: radians of the mixer per unit.
+        gamma: 1 / standard deviation of the energy in the initial state.
+    """
+
+    beta: float
+    gamma: float
+
+    def radians(self, angles: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Betas (p,) and gammas (p,) from standardised angles (2p,)."""
+        p = len(angles) // 2
+        return self.beta * angles[:p], self.gamma * angles[p:]
+
+
 @dataclass(frozen=True, eq=False)
 class Ansatz(ABC):
-    """A way to make a QAOA state for a problem; angles are in units of `deviation`."""
+    """A way to make a QAOA state for a problem."""
 
     problem: ReducedProblem
 
@@ -52,6 +70,11 @@ class Ansatz(ABC):
     @abstractmethod
     def rotations(self) -> float:
         """Pairs of amplitudes rotated by one mixer layer: the simulator's work."""
+
+    @property
+    @abstractmethod
+    def beta_unit(self) -> float:
+        """The mixer's angle that moves a block about as far as one neighbour on a line would."""
 
     @property
     @abstractmethod
@@ -77,11 +100,13 @@ class Ansatz(ABC):
         y = states.astype(np.float64)
         return np.asarray(np.einsum("si,si->s", y @ form, y) + self.weight * constant)
 
-    def deviation(self, simulator: Simulator | None) -> float:
-        """Standard deviation of the energy in the initial state, the unit of 1 / gamma."""
+    def units(self, simulator: Simulator | None) -> "Units":
+        """What the standardised angles are multiplied by."""
         if simulator is None:
-            return self._sampled_deviation() or 1.0
-        return float(simulator.energies.std()) or 1.0
+            deviation = self._sampled_deviation()
+        else:
+            deviation = float(simulator.energies.std())
+        return Units(self.beta_unit, 1 / deviation if deviation > 0 else 1.0)
 
     @abstractmethod
     def _sampled_deviation(self) -> float: ...
@@ -111,6 +136,10 @@ class PenaltyAnsatz(Ansatz):
     @property
     def rotations(self) -> float:
         return self.amplitudes / 2 * len(self.problem)
+
+    @property
+    def beta_unit(self) -> float:
+        return 1.0
 
     @property
     def too_large(self) -> str:
@@ -167,6 +196,12 @@ class FixedWeightAnsatz(Ansatz):
         filling = (self.problem.budgets / sizes)[self.problem.group_of]
         gates = len(mixer_schedule(self.problem, self.mixer).sequence)
         return float(gates * self.amplitudes * (filling * (1 - filling)).mean())
+
+    @property
+    def beta_unit(self) -> float:
+        if self.mixer == "ring":
+            return 1.0
+        return 2.0 / max(int(np.bincount(self.problem.group_of).max()) - 1, 2)
 
     @property
     def too_large(self) -> str:

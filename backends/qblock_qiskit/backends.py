@@ -25,7 +25,7 @@ from qblock.backend import (
 )
 from qblock.errors import CapacityError, ParameterError, SolverTimeout
 from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, ReducedProblem, States
-from qblock_qiskit.ansatz import Ansatz, FixedWeightAnsatz, PenaltyAnsatz, Simulator
+from qblock_qiskit.ansatz import Ansatz, FixedWeightAnsatz, PenaltyAnsatz, Simulator, Units
 from qblock_qiskit.circuits import CircuitSize
 from qblock_qiskit.devices import Device, availability, check_capacity, open_device, transpile
 from qblock_qiskit.optimise import Evaluation, Optimiser, Search, find_angles, linear_ramp
@@ -55,47 +55,46 @@ class Prepared:
     best_objective: float = math.inf
     best_samples: tuple[States, IntArray] | None = None
 
-    def sample(self, angles: FloatArray, scale: float, run: Run) -> tuple[States, IntArray]:
+    def sample(self, angles: FloatArray, units: Units, run: Run) -> tuple[States, IntArray]:
         """Measure with angles (2q,) of q <= p layers; the others do nothing."""
-        p, q = len(self.transpiled.parameters) // 2, len(angles) // 2
+        p, q = len(self.circuit.parameters) // 2, len(angles) // 2
         values = np.zeros(2 * p)
-        values[:q], values[p : p + q] = angles[:q], angles[q:] / scale
+        values[:q], values[p : p + q] = units.radians(angles)
         return self.device.sample(self.transpiled, values, self.shots, run)
 
 
-def exact_evaluation(simulator: Simulator, scale: float, alpha: float) -> Evaluate:
-    """Angles (2p,) to their mean or CVaR energy, in units of `scale`, by exact simulation."""
+def exact_evaluation(simulator: Simulator, units: Units, alpha: float) -> Evaluate:
+    """Angles (2p,) to their mean or CVaR energy, in standard deviations, by exact simulation."""
     ascending = np.argsort(simulator.energies) if alpha < 1 else None
     always = bool(simulator.feasible.all())
 
     def evaluate(angles: FloatArray) -> Evaluation:
-        p = len(angles) // 2
-        psi = simulator.evolve(angles[:p], angles[p:] / scale)
+        psi = simulator.evolve(*units.radians(angles))
         energy = expectation(psi, simulator.energies)
         objective = energy
         if ascending is not None:
             weights = probabilities(psi)
             objective = conditional_value_at_risk(simulator.energies, weights, ascending, alpha)
         feasible = 1.0 if always else expectation(psi, simulator.feasible)
-        return Evaluation(objective / scale, energy, feasible)
+        return Evaluation(objective * units.gamma, energy, feasible)
 
     return evaluate
 
 
 def measured_evaluation(
-    ansatz: Ansatz, prepared: Prepared, scale: float, alpha: float, run: Run
+    ansatz: Ansatz, prepared: Prepared, units: Units, alpha: float, run: Run
 ) -> Evaluate:
     """The same from samples of a device; the samples of the best angles are kept."""
 
     def evaluate(angles: FloatArray) -> Evaluation:
-        states, counts = prepared.sample(angles, scale, run)
+        states, counts = prepared.sample(angles, units, run)
         energies, weights = ansatz.energies(states), counts / counts.sum()
         ascending = np.argsort(energies, kind="stable")
         objective = conditional_value_at_risk(energies, weights, ascending, alpha)
         if objective < prepared.best_objective:
             prepared.best_objective, prepared.best_samples = objective, (states, counts)
         feasible = float(weights[ansatz.problem.is_feasible(states)].sum())
-        return Evaluation(objective / scale, float(weights @ energies), feasible)
+        return Evaluation(objective * units.gamma, float(weights @ energies), feasible)
 
     return evaluate
 
@@ -169,12 +168,12 @@ class _Qaoa(Backend[P]):
                 parameters.train_on == "device" or bool(ansatz.too_large)
             )
             simulator = None if on_device else ansatz.simulator()
-            scale = ansatz.deviation(simulator)
+            units = ansatz.units(simulator)
             if simulator is not None:
-                evaluate = exact_evaluation(simulator, scale, parameters.cvar)
+                evaluate = exact_evaluation(simulator, units, parameters.cvar)
             else:
                 assert prepared is not None
-                evaluate = measured_evaluation(ansatz, prepared, scale, parameters.cvar, run)
+                evaluate = measured_evaluation(ansatz, prepared, units, parameters.cvar, run)
             encode_seconds = time.perf_counter() - started
             rng = np.random.default_rng(run.seed)
             noisy = on_device and parameters.device.startswith(("noisy:", "ibm:"))
@@ -186,19 +185,19 @@ class _Qaoa(Backend[P]):
                 "device": parameters.device,
                 "trained_on": parameters.device if on_device else "simulator",
                 "qubits": len(problem),
-                "energy_deviation": scale,
                 "angles": search.angles.tolist(),
+                "units": asdict(units),
                 "evaluations": len(search.history),
                 "history": [energy + problem.offset for energy in search.history],
             }
             if prepared is None:
                 assert simulator is not None
                 states, counts, exact = _exact_samples(
-                    simulator, search, scale, parameters.shots, problem.offset, rng
+                    simulator, search, units, parameters.shots, problem.offset, rng
                 )
                 details |= exact
             else:
-                states, counts = _measured_samples(prepared, search, scale, run)
+                states, counts = _measured_samples(prepared, search, units, run)
                 details["jobs"] = prepared.device.jobs
             if search.status == "complete":
                 details |= asdict(self._size(ansatz, prepared, parameters.p))
@@ -246,7 +245,7 @@ class _Qaoa(Backend[P]):
         if parameters.transfer and start is None:
             smaller = ansatz.with_fewer(parameters.transfer)
             simulator = smaller.simulator()
-            rehearsal = exact_evaluation(simulator, smaller.deviation(simulator), parameters.cvar)
+            rehearsal = exact_evaluation(simulator, smaller.units(simulator), parameters.cvar)
             first = Search(rehearsal, max(left // 2, 1), run, linear_ramp(parameters.p))
             _from_ramps(first, parameters, "cobyla", rng)
             start, left = first.angles, max(left - len(first.history), 1)
@@ -282,19 +281,18 @@ def _from_ramps(
 def _exact_samples(
     simulator: Simulator,
     search: Search,
-    scale: float,
+    units: Units,
     shots: int,
     offset: float,
     rng: np.random.Generator,
 ) -> tuple[States, IntArray, dict[str, Any]]:
-    p = len(search.angles) // 2
-    psi = simulator.evolve(search.angles[:p], search.angles[p:] / scale)
+    psi = simulator.evolve(*units.radians(search.angles))
     states, counts = draw(simulator, psi, shots, rng)
     return states, counts, asdict(exact_outcome(simulator, psi, offset))
 
 
 def _measured_samples(
-    prepared: Prepared, search: Search, scale: float, run: Run
+    prepared: Prepared, search: Search, units: Units, run: Run
 ) -> tuple[States, IntArray]:
     """Fresh samples with the best angles; those of the search if it was cut short."""
     if search.status != "complete" and prepared.best_samples is not None:
@@ -304,7 +302,7 @@ def _measured_samples(
             f"interrupted before anything was measured on {prepared.device.name}; "
             f"jobs sent: {', '.join(prepared.device.jobs) or 'none'}"
         )
-    return prepared.sample(search.angles, scale, run)
+    return prepared.sample(search.angles, units, run)
 
 
 def _warnings(

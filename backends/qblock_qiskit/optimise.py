@@ -1,8 +1,7 @@
 """Finding QAOA angles: starts, optimisers, and keeping the best when time runs out.
 
-Angles x (2p,) are the betas, then the gammas, for energies standardised to unit deviation over
-the initial state. In these units one linear ramp is a fair start for every instance, and angles
-carry over from one budget to another.
+Angles (2p,) are the betas, then the gammas, in the units of `ansatz.Units`, in which one linear
+ramp is a fair start for every instance and angles carry over from one budget to another.
 """
 
 import warnings
@@ -20,7 +19,7 @@ from qblock.problem import FloatArray
 Optimiser = Literal["cobyla", "spsa"]
 
 STEP = 0.2
-"""First change of an angle, in radians, that the optimisers try."""
+"""First change of an angle, in standard units, that the optimisers try."""
 
 
 @dataclass(frozen=True)
