@@ -70,7 +70,9 @@ def dicke_state(size: int, ones: int) -> Any:
             target = last - shift
             controls = [last] if shift == 1 else [last, target + 1]
             circuit.cx(target, last)
-            circuit.append(RYGate(angle).control(len(controls)), [*controls, target])
+            circuit.append(
+                RYGate(angle).control(len(controls), annotated=False), [*controls, target]
+            )
             circuit.cx(target, last)
     if inverted:
         circuit.x(range(size))
