@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from qblock_qiskit.ansatz import FixedWeightAnsatz, PenaltyAnsatz
+from qblock_qiskit.vector import expectation
 
 from qblock import BlockRemovalProblem, Sensitivity, get_backend, load_sensitivity
 from qblock.problem import FloatArray
-from qblock_qiskit.ansatz import FixedWeightAnsatz, PenaltyAnsatz
-from qblock_qiskit.vector import expectation
 
 REPEATS = 7
 
@@ -51,9 +51,7 @@ def one_evaluation(qokit_python: str | None, n: int = 20) -> None:
     ansatz = PenaltyAnsatz(BlockRemovalProblem(instance(n, 0), remove=n // 4).reduced, "tight")
     simulator = ansatz.simulator()
     betas, gammas = np.array([0.2]), np.array([0.3]) / simulator.energies.std()
-    ours, energy = fastest(
-        lambda: expectation(simulator.evolve(betas, gammas), simulator.energies)
-    )
+    ours, energy = fastest(lambda: expectation(simulator.evolve(betas, gammas), simulator.energies))
     print(f"\n### One evaluation, p = 1, {n} qubits\n\n| simulator | seconds | ours is faster by |")
     print(f"|---|---|---|\n| qblock | {ours:.4f} | |")
 

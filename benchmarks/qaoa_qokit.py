@@ -1,6 +1,6 @@
 """Seconds of one p = 1 evaluation by QOKit, for qaoa.py; runs in QOKit's own environment.
 
-    python qaoa_qokit.py COSTS.npy REPEATS  ->  one JSON document
+python qaoa_qokit.py COSTS.npy REPEATS  ->  one JSON document
 """
 
 import json

@@ -1,7 +1,8 @@
 """The QAOA circuits. Qubit i is variable i of the reduced problem; parameters are beta, gamma.
 
-Both ansaetze start in the ground state of their mixer and apply p layers of
-exp(-i gamma_l E) and a mixer with angle beta_l; they equal the exact simulators, phase included.
+Both ansaetze start in an equal superposition and apply p layers of exp(-i gamma_l E) and a mixer
+with angle beta_l. The XY mixers are ordered products of two-qubit gates (one Trotter step), in
+the order of `mixer_schedule`. Circuits equal the exact simulators, global phase included.
 """
 
 import itertools

@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("qiskit_ibm_runtime")
 
+from qblock_qiskit import devices
+from qblock_qiskit.outcome import probability_up_to
+
 from qblock import BlockRemovalProblem, Sensitivity, SolveResult, get_backend
 from qblock.backend import Progress
 from qblock.errors import (
@@ -17,8 +20,6 @@ from qblock.errors import (
     ParameterError,
     SolverTimeout,
 )
-from qblock_qiskit import devices
-from qblock_qiskit.outcome import probability_up_to
 
 NAMES = ["qaoa", "qaoa-fixed-weight"]
 
@@ -190,7 +191,7 @@ def test_capacity_errors_name_what_fits() -> None:
     big = problem_of(30, 8)
     with pytest.raises(CapacityError, match=r"device=mps.*qaoa-fixed-weight.*pinning 4 blocks"):
         solve("qaoa", big)
-    with pytest.raises(CapacityError, match="at most 20.*device=mps"):
+    with pytest.raises(CapacityError, match=r"at most 20.*device=mps"):
         solve("qaoa-fixed-weight", big, device="statevector")
     with pytest.raises(CapacityError, match="fewer removed blocks"):
         solve("qaoa-fixed-weight", problem_of(40, 20))

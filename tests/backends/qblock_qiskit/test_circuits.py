@@ -5,12 +5,6 @@ import pytest
 
 pytest.importorskip("qiskit")
 
-from qiskit.quantum_info import Statevector
-
-from qblock import BlockRemovalProblem, Sensitivity
-from qblock.encoding import Encoding
-from qblock.penalty import penalty_weight
-from qblock.problem import ReducedProblem
 from qblock_qiskit.circuits import (
     Ising,
     dicke_state,
@@ -20,6 +14,12 @@ from qblock_qiskit.circuits import (
 )
 from qblock_qiskit.diagonal import DiagonalSimulator
 from qblock_qiskit.subspace import FixedWeightSimulator
+from qiskit.quantum_info import Statevector
+
+from qblock import BlockRemovalProblem, Sensitivity
+from qblock.encoding import Encoding
+from qblock.penalty import penalty_weight
+from qblock.problem import ReducedProblem
 
 
 def problem_of(groups: str, remove: dict[str, int]) -> ReducedProblem:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qblock_qiskit.diagonal import LOW_QUBITS, DiagonalSimulator
+from qblock_qiskit.subspace import FixedWeightSimulator, mixer_schedule, sorted_by_group
+from qblock_qiskit.vector import apply_phase, expectation
 from scipy.linalg import expm
 
 from qblock import BlockRemovalProblem, Sensitivity
 from qblock.encoding import Encoding
 from qblock.penalty import penalty_weight
 from qblock.problem import ReducedProblem
-from qblock_qiskit.diagonal import LOW_QUBITS, DiagonalSimulator
-from qblock_qiskit.subspace import FixedWeightSimulator, mixer_schedule, sorted_by_group
-from qblock_qiskit.vector import apply_phase, expectation
 
 CASES = [
     ("aaaa", {"a": 2}),
