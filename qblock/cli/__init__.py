@@ -8,7 +8,16 @@ import sys
 
 import typer
 
-from qblock.cli import _backends, _compare, _demo, _instances, _show, _solve, _spectrum
+from qblock.cli import (
+    _backends,
+    _compare,
+    _demo,
+    _instances,
+    _reduce,
+    _show,
+    _solve,
+    _spectrum,
+)
 from qblock.errors import QblockError
 
 app = typer.Typer(
@@ -22,6 +31,7 @@ app.command("demo")(_demo.demo)
 app.command("instances")(_instances.instances)
 app.command("backends")(_backends.backends)
 app.command("show")(_show.show)
+app.command("reduce")(_reduce.reduce)
 app.command("solve")(_solve.solve)
 app.command("compare")(_compare.compare)
 app.command("spectrum")(_spectrum.spectrum)
