@@ -1,6 +1,7 @@
 """Judging the runs of one problem against one reference."""
 
 import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from qblock.backend import Timing
-from qblock.problem import BlockRemovalProblem, FloatArray, States
+from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, States
 from qblock.spectrum import TIE_TOLERANCE, Spectrum
 from qblock.study.contender import RunRequest
 from qblock.study.records import RunRecord
@@ -23,6 +24,9 @@ from qblock.study.store import Store
 
 EPSILON = 0.01
 """Normalised gap that counts as near enough in the time to epsilon."""
+
+GAP_EDGES = np.linspace(0.0, 1.2, 61)
+"""Bins of the energy histograms: 0 is the reference, 1 the mean of random feasible states."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +85,19 @@ class ComparisonRow:
         runs: finished runs.
         errors: messages of the failed runs, each once, with their number.
         feasible_rate: share of feasible samples over all finished runs; None without one.
-        energies: lowest feasible energy of each finished run; None if it has none.
+        seeds: of the finished runs.
+        energies: lowest feasible energy of each of them; None if it has none.
         gaps: normalised gap of each of them.
-        seconds: total seconds of each finished run.
+        seconds: total seconds of each of them.
         timing: median seconds of each part.
         success: runs that reached the reference.
         near: runs with a gap of at most `EPSILON`.
         best_rank: of the best state found, in the proved spectrum; None if above it.
         coverage: share of the proved lowest states that one run finds, mean over the runs.
         pooled_coverage: the same of all runs together; both None without a proof.
+        best_state: int8 (N,), the lowest feasible state found, or None.
+        histogram: int64 (len(GAP_EDGES) - 1,), feasible samples by normalised gap, with
+            multiplicity; those beyond the last edge are in the last bin.
     """
 
     contender: str
@@ -99,6 +107,7 @@ class ComparisonRow:
     runs: int
     errors: Mapping[str, int]
     feasible_rate: float | None = None
+    seeds: tuple[int, ...] = ()
     energies: tuple[float | None, ...] = ()
     gaps: tuple[float | None, ...] = ()
     seconds: tuple[float, ...] = ()
@@ -108,6 +117,8 @@ class ComparisonRow:
     best_rank: int | None = None
     coverage: float | None = None
     pooled_coverage: float | None = None
+    best_state: States | None = None
+    histogram: IntArray | None = None
 
     @property
     def label(self) -> str:
@@ -183,9 +194,14 @@ def judge(
     for run in runs:
         if run.purpose == "comparison":
             groups.setdefault((run.contender, run.time_limit), []).append(run)
-    found = _found(store, problem, reference, {run.key for run in runs})
+    keys = {run.key for run in runs}
+    findings = {
+        key: _findings(problem, reference, states, occurrences)
+        for key, states, occurrences in store.all_samples(problem_id)
+        if key in keys
+    }
     return Comparison(
-        problem, reference, tuple(_row(group, reference, found) for group in groups.values())
+        problem, reference, tuple(_row(group, reference, findings) for group in groups.values())
     )
 
 
@@ -214,41 +230,54 @@ def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRec
     )
 
 
-def _found(
-    store: Store, problem: BlockRemovalProblem, reference: Reference, keys: set[str]
-) -> dict[str, States]:
-    """Of each run, those of its states that are low enough to be among the proved ones."""
-    if not len(reference.states):
-        return {}
-    limit = reference.energies[-1] + reference.tie_width
-    found = {}
-    for key, states, _ in store.all_samples(problem.id):
-        if key in keys:
-            feasible = states[problem.is_feasible(states)]
-            found[key] = feasible[problem.energy(feasible) <= limit]
-    return found
+@dataclass(frozen=True, eq=False)
+class _Findings:
+    """What the samples of one run come down to."""
+
+    low: States  # those low enough to be among the proved ones
+    best: States | None
+    best_energy: float
+    histogram: IntArray
+
+
+def _findings(
+    problem: BlockRemovalProblem, reference: Reference, states: States, occurrences: IntArray
+) -> _Findings:
+    feasible = problem.is_feasible(states)
+    states, occurrences = states[feasible], occurrences[feasible]
+    if not len(states):
+        return _Findings(states, None, np.inf, np.zeros(len(GAP_EDGES) - 1, dtype=np.int64))
+    energies = problem.energy(states)
+    width = reference.random_mean - reference.energy
+    gaps = (energies - reference.energy) / width if width > 0 else np.zeros(len(energies))
+    places = np.clip(np.digitize(gaps, GAP_EDGES) - 1, 0, len(GAP_EDGES) - 2)
+    limit = reference.energies[-1] if len(reference.energies) else -np.inf
+    best = int(energies.argmin())
+    return _Findings(
+        low=states[energies <= limit + reference.tie_width],
+        best=states[best],
+        best_energy=float(energies[best]),
+        histogram=np.bincount(places, occurrences, len(GAP_EDGES) - 1).astype(np.int64),
+    )
 
 
 def _row(
-    group: Sequence[RunRecord], reference: Reference, found: Mapping[str, States]
+    group: Sequence[RunRecord], reference: Reference, findings: Mapping[str, _Findings]
 ) -> ComparisonRow:
     first = group[0]
-    errors: dict[str, int] = {}
-    for run in group:
-        if run.error is not None:
-            errors[run.error] = errors.get(run.error, 0) + 1
+    errors = Counter(run.error for run in group if run.error is not None)
     done = [run for run in group if run.state == "done"]
     times = [run.timing for run in done if run.timing is not None]
     if not done:
         return ComparisonRow(
             first.contender, first.backend, first.execution, first.time_limit, 0, errors
         )
+    found = [findings[run.key] for run in done]
     energies = tuple(run.best for run in done)
     gaps = tuple(None if e is None else reference.gap(e) for e in energies)
-    best = min((e for e in energies if e is not None), default=None)
-    covered = [coverage(found[run.key], reference.states) for run in done if found]
-    pool = np.concatenate([found[run.key] for run in done]) if found else None
+    best = min(found, key=lambda f: f.best_energy)
     samples = sum(run.samples or 0 for run in done)
+    proved = reference.states
     return ComparisonRow(
         contender=first.contender,
         backend=first.backend,
@@ -257,6 +286,7 @@ def _row(
         runs=len(done),
         errors=errors,
         feasible_rate=sum(run.feasible or 0 for run in done) / samples if samples else 0.0,
+        seeds=tuple(run.seed for run in done),
         energies=energies,
         gaps=gaps,
         seconds=tuple(t.total for t in times),
@@ -267,7 +297,11 @@ def _row(
         ),
         success=Proportion(sum(gap == 0.0 for gap in gaps), len(done)),
         near=Proportion(sum(gap is not None and gap <= EPSILON for gap in gaps), len(done)),
-        best_rank=None if best is None else reference.rank(best),
-        coverage=float(np.mean(covered)) if covered else None,
-        pooled_coverage=None if pool is None else coverage(pool, reference.states),
+        best_rank=None if best.best is None else reference.rank(best.best_energy),
+        coverage=float(np.mean([coverage(f.low, proved) for f in found])) if len(proved) else None,
+        pooled_coverage=coverage(np.concatenate([f.low for f in found]), proved)
+        if len(proved)
+        else None,
+        best_state=best.best,
+        histogram=np.sum([f.histogram for f in found], axis=0),
     )
