@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from qblock.cli import _backends, _compare, _demo, _instances, _show, _solve, _study
+from qblock.cli import _backends, _compare, _demo, _instances, _report, _show, _solve, _study
 from qblock.errors import QblockError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("backends")(_backends.backends)
 app.command("show")(_show.show)
 app.command("solve")(_solve.solve)
 app.command("compare")(_compare.compare)
+app.command("report")(_report.report)
 app.add_typer(_study.app, name="study")
 
 

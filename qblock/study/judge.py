@@ -95,6 +95,7 @@ class ComparisonRow:
         best_rank: of the best state found, in the proved spectrum; None if above it.
         coverage: share of the proved lowest states that one run finds, mean over the runs.
         pooled_coverage: the same of all runs together; both None without a proof.
+        penalty_weight: as used, None for a backend without penalty.
         best_state: int8 (N,), the lowest feasible state found, or None.
         histogram: int64 (len(GAP_EDGES) - 1,), feasible samples by normalised gap, with
             multiplicity; those beyond the last edge are in the last bin.
@@ -117,6 +118,7 @@ class ComparisonRow:
     best_rank: int | None = None
     coverage: float | None = None
     pooled_coverage: float | None = None
+    penalty_weight: float | None = None
     best_state: States | None = None
     histogram: IntArray | None = None
 
@@ -302,6 +304,7 @@ def _row(
         pooled_coverage=coverage(np.concatenate([f.low for f in found]), proved)
         if len(proved)
         else None,
+        penalty_weight=done[0].details.get("penalty_weight"),
         best_state=best.best,
         histogram=np.sum([f.histogram for f in found], axis=0),
     )
