@@ -293,6 +293,10 @@ class Backend(ABC, Generic[P]):
         """Whether the backend can run here; must neither raise nor touch the network."""
         return Availability(True)
 
+    def check_service(self) -> Availability:
+        """Like `available`, but a cloud backend asks its service, over the network."""
+        return self.available()
+
     def check(self, problem: ReducedProblem, parameters: P) -> None:
         """Raise `CapacityError` if the problem does not fit. Called before any work."""
 
@@ -356,7 +360,9 @@ class Backend(ABC, Generic[P]):
             seed = secrets.randbits(32)
         elif isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ParameterError(f"seed must be a whole number >= 0, not {seed!r}")
-        if time_limit is not None and not 0 < time_limit < float("inf"):
+        if time_limit is not None and not (
+            isinstance(time_limit, int | float) and 0 < time_limit < float("inf")
+        ):
             raise ParameterError(
                 f"time_limit must be a positive number of seconds, not {time_limit!r}"
             )

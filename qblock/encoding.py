@@ -1,8 +1,8 @@
 """The problem as a PyQUBO model, and its views as BQM, Ising, CQM and QuadraticProgram.
 
-PyQUBO is used in this module alone. The model is built from the upper triangle of Q (a sum
-over all pairs is an order of magnitude slower to build) and carries the penalty weight as a
-placeholder, so it is compiled once and reweighted for free.
+PyQUBO is used in this module alone. The model is built from the upper triangle of Q, about
+twice as fast as the sum over all pairs (`benchmarks/encoding.py`), and carries the penalty
+weight as a placeholder, so it is compiled once and reweighted for free.
 """
 
 from functools import cached_property

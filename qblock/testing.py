@@ -156,7 +156,13 @@ class BackendContract:
 
     @pytest.mark.parametrize(
         "options",
-        [{"no_such_parameter": 1}, {"seed": -1}, {"seed": "x"}, {"time_limit": 0.0}],
+        [
+            {"no_such_parameter": 1},
+            {"seed": -1},
+            {"seed": "x"},
+            {"time_limit": 0},
+            {"time_limit": "x"},
+        ],
         ids=str,
     )
     def test_bad_input_is_refused(self, backend: Backend[Any], options: dict[str, Any]) -> None:
@@ -167,8 +173,9 @@ class BackendContract:
     def test_bad_values_are_refused(self, backend: Backend[Any]) -> None:
         problem = BlockRemovalProblem(random_sensitivity(4), remove=2)
         for name in backend.Parameters.model_fields:
+            wrong: dict[str, Any] = {name: object()}
             with pytest.raises(ParameterError, match=name):
-                backend.sample(problem, **{name: object()})
+                backend.sample(problem, **wrong)
 
     def test_estimate_is_free(self, backend: Backend[Any]) -> None:
         problem = BlockRemovalProblem(random_sensitivity(6), remove=3)

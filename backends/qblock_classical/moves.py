@@ -59,23 +59,20 @@ def local_field(Q: FloatArray, state: States) -> FloatArray:
     return field
 
 
-def swap_scale(problem: ReducedProblem) -> tuple[float, float]:
-    """Smallest and median positive change of energy by a swap out of a good local minimum.
+def swap_costs(problem: ReducedProblem) -> FloatArray:
+    """The positive changes of energy by a swap out of a good local minimum, ascending.
 
-    These two scales of the objective set the cold and the hot end of an annealing schedule.
-    Both are 1 where no swap changes the energy.
+    Their low and middle quantiles are the scales of the objective that set the cold and the hot
+    end of an annealing schedule. [1.0] where no swap costs anything.
     """
     state = best_swap_descent(problem)
     field = problem.Q @ state
-    changes = np.array(
-        [
-            swap_change(problem.Q, field, out, into)
-            for out in np.flatnonzero(state == 1)
-            for into in np.flatnonzero(state == 0)
-            if problem.group_of[out] == problem.group_of[into]
-        ]
-    )
-    rising = changes[changes > 1e-9 * np.abs(problem.Q).max(initial=0.0)]
-    if not len(rising):
-        return 1.0, 1.0
-    return float(rising.min()), float(np.median(rising))
+    changes = [
+        swap_change(problem.Q, field, out, into)
+        for out in np.flatnonzero(state == 1)
+        for into in np.flatnonzero(state == 0)
+        if problem.group_of[out] == problem.group_of[into]
+    ]
+    threshold = 1e-9 * float(np.abs(problem.Q).max(initial=0.0))
+    costs = np.sort([change for change in changes if change > threshold])
+    return costs if len(costs) else np.ones(1)

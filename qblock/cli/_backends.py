@@ -1,25 +1,36 @@
 """`qblock backends`: what can solve a problem here."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
+from qblock.backend import Availability
 from qblock.cli import _common as common
 from qblock.registry import BackendEntry
 from qblock.registry import backends as registered
 
 
-def backends(as_json: common.JsonOption = False) -> None:
+def backends(
+    check: Annotated[
+        bool, typer.Option("--check", help="Also ask the cloud services, over the network.")
+    ] = False,
+    as_json: common.JsonOption = False,
+) -> None:
     """List the solver back ends, what they promise, and how to get those that are missing."""
     entries = list(registered().values())
+    states = {
+        entry.name: entry.backend.check_service() if check and entry.backend else entry.availability
+        for entry in entries
+    }
     if as_json:
-        common.print_json([_document(entry) for entry in entries])
+        common.print_json([_document(entry, states[entry.name]) for entry in entries])
         return
     table = Table(title="backends")
     for column in ("name", "method", "constraint", "runs", "", "summary"):
         table.add_column(column)
     for entry in entries:
-        state = entry.availability
+        state = states[entry.name]
         mark = "[green]ready[/green]" if state.ok else "[yellow]missing[/yellow]"
         note = "" if state.ok else f"[yellow]{state.reason}; {state.hint}[/yellow]"
         if entry.backend is None:
@@ -32,8 +43,7 @@ def backends(as_json: common.JsonOption = False) -> None:
     common.console.print(table)
 
 
-def _document(entry: BackendEntry) -> dict[str, Any]:
-    state = entry.availability
+def _document(entry: BackendEntry, state: Availability) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": entry.name,
         "distribution": entry.distribution,

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from qblock.backend import SolveResult
+from qblock.backend import Estimate, SolveResult
 from qblock.cli import _common as common
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
@@ -29,18 +29,26 @@ def solve(
     ] = None,
     seed: common.SeedOption = None,
     time_limit: common.TimeLimitOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would take, and stop.")
+    ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Solve a block-removal problem with one backend and show the lowest states it found."""
     task = common.load_problem(problem, remove, keep, drop, linear)
     solver = get_backend(backend)
+    settings = common.parse_parameters(parameters or [])
+    if dry_run:
+        solver.check(task.reduced, solver.parse(settings))
+        show_estimate(solver.estimate(task, **settings), as_json=as_json)
+        return
     with common.progress_line(backend) as report:
         result = solver.sample(
             task,
             seed=seed,
             time_limit=time_limit,
             report=report,
-            **common.parse_parameters(parameters or []),
+            **settings,
         )
     if as_json:
         common.print_json(result_document(task, result, top))
@@ -51,6 +59,20 @@ def solve(
     if result.status == "interrupted":
         common.messages.print("interrupted; these are the states found until then")
         raise typer.Exit(130)
+
+
+def show_estimate(estimate: Estimate, *, as_json: bool) -> None:
+    """Print what a run would take; quantities that are not known are left out."""
+    if as_json:
+        common.print_json(asdict(estimate))
+        return
+    units = {"seconds": "s", "memory_bytes": "bytes", "qubits": "", "qpu_seconds": "s billed"}
+    for name, unit in units.items():
+        value = getattr(estimate, name)
+        if value is not None:
+            common.console.print(f"{name.replace('_', ' ')}: {value:.4g} {unit}".rstrip())
+    for note in estimate.notes or ("nothing was run",):
+        common.console.print(note)
 
 
 def best_states(task: BlockRemovalProblem, result: SolveResult, top: int) -> list[dict[str, Any]]:
