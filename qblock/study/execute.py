@@ -91,8 +91,9 @@ class Execution:
     """What `execute` did.
 
     Attributes:
-        done, failed: runs of this call.
-        reused: runs of the plan that were there already.
+        done, failed: runs of this call, references included.
+        reused: runs of the plan that were there already or are done by others, without
+            references.
         interrupted: Ctrl-C ended it; finished runs are kept.
         halted: backends that refused further work (token, quota), with the message; their
             remaining runs stay open.
@@ -119,6 +120,8 @@ def execute(
     requests = list(plan.requests())
     store.beat()
     store.add_plan(plan.document(), requests)
+    compared = {request.key for request in requests if request.purpose == "comparison"}
+    reused = len(compared - store.open_keys())
     coordinator = _Coordinator(plan, store, workers)
     # A second look catches what processes left behind that died in the meantime.
     while coordinator.queue(requests) and not coordinator.interrupted:
@@ -126,7 +129,7 @@ def execute(
     return Execution(
         done=coordinator.done,
         failed=coordinator.failed,
-        reused=len(requests) - coordinator.planned,
+        reused=reused,
         interrupted=coordinator.interrupted,
         halted=coordinator.halted,
     )

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qblock.errors import ParameterError, QblockError, StudyError
 from qblock.files import bundled_instances, load_sensitivity
+from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.study.contender import Contender
 from qblock.study.plan import Plan
@@ -119,11 +120,10 @@ def _problems(table: _PlanFile, folder: Path) -> Iterator[BlockRemovalProblem]:
         if (instance.source is None) == (instance.generate is None):
             raise StudyError(f"{where}: give either source or generate")
         try:
-            sensitivity = (
-                generated(instance.generate)
-                if instance.source is None
-                else load_sensitivity(_beside(folder, instance.source))
-            )
+            if instance.generate is not None:
+                sensitivity = generated(instance.generate)
+            else:
+                sensitivity = load_sensitivity(_beside(folder, instance.source or ""))
             budgets = instance.remove if isinstance(instance.remove, list) else [instance.remove]
             for remove in budgets:
                 yield BlockRemovalProblem(
@@ -137,14 +137,12 @@ def _beside(folder: Path, source: str) -> str | Path:
     return source if source in bundled_instances() else folder / source
 
 
-def generated(arguments: Mapping[str, Any] | None) -> Sensitivity:
-    """An instance from `qblock.generators.generate`, its arguments checked by name."""
-    from qblock import generators
-
-    signature = inspect.signature(generators.generate)
+def generated(arguments: Mapping[str, Any]) -> Sensitivity:
+    """An instance from `qblock.generators.random_instance`, its arguments checked by name."""
+    signature = inspect.signature(random_instance)
     try:
-        signature.bind(**(arguments or {}))
-        return generators.generate(**(arguments or {}))
+        signature.bind(**arguments)
+        return random_instance(**arguments)
     except TypeError as error:
         raise ParameterError(
             f"generate: {error}; it takes {', '.join(signature.parameters)}"
