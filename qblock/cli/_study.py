@@ -1,5 +1,6 @@
 """`qblock study`: many problems, backends, seeds and time limits, in one file."""
 
+import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ import typer
 from rich.table import Table
 
 from qblock.cli import _common as common
-from qblock.errors import StudyError
+from qblock.errors import ParameterError, StudyError
 from qblock.files import load_sensitivity
 from qblock.problem import BlockRemovalProblem
 from qblock.study.contender import Contender
@@ -17,6 +18,8 @@ from qblock.study.export import runs_table, samples_table, write_table
 from qblock.study.plan import Plan, PlanEstimate, estimate
 from qblock.study.plan_file import load_plan
 from qblock.study.store import Store, open_study
+from qblock.study.tune import Range
+from qblock.study.tune import tune as run_tuning
 
 app = typer.Typer(no_args_is_help=True, help="Run, inspect, merge and export studies.")
 
@@ -99,6 +102,42 @@ def run(
     if done.interrupted:
         common.messages.print("interrupted; the same command goes on from here")
         raise typer.Exit(130)
+
+
+@app.command("tune")
+def tune(
+    backend: Annotated[str, typer.Option("--backend", "-b", help="What to tune.")],
+    ranges: Annotated[
+        list[str],
+        typer.Option("--range", metavar="KEY=LOW..HIGH | KEY=A|B", help="Repeat for more."),
+    ],
+    instance: Annotated[
+        list[str], typer.Option("--instance", "-i", help="A tuning problem; repeat for more.")
+    ],
+    remove: Annotated[str, typer.Option("--remove", help="How many blocks to remove.")],
+    trials: Annotated[int, typer.Option("--trials", min=1)] = 30,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each trial.")] = 5,
+    time_limit: common.TimeLimitOption = None,
+    store: Annotated[Path, typer.Option("--store", "-o", help="Study file.")] = Path("tune.db"),
+    workers: WorkersOption = None,
+) -> None:
+    """Tune a backend's parameters on instances that the comparison will not use."""
+    space = {}
+    for text in ranges:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise ParameterError(f"--range {text!r}: expected KEY=LOW..HIGH or KEY=A|B")
+        space[key] = Range.parse(values)
+    problems = [common.make_problem(load_sensitivity(name), remove) for name in instance]
+    with Store(store) as study, local_workers(workers) as hands:
+        tuned = run_tuning(
+            backend, space, problems, trials=trials, store=study, workers=hands,
+            repeats=seeds, time_limit=time_limit,
+        )  # fmt: skip
+    common.console.print(f"{tuned.statement}\n\nIn a plan on other instances:\n")
+    settings = ", ".join(f"{k} = {json.dumps(v)}" for k, v in tuned.contender.parameters.items())
+    print(f'tuning_study = "{store}"\n\n[[backends]]\nname = "{backend}"')
+    print(f"parameters = {{ {settings} }}")
 
 
 @app.command("status")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 """Okabe and Ito's palette without black and yellow: told apart by all, on light and dark."""
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
+SYMBOLS = ("circle", "square", "diamond", "hexagon", "x", "cross", "star", "pentagon")
 """So that colour is never the only difference."""
 
 FLOOR = 1e-4
@@ -52,7 +52,7 @@ def problem_plots(comparison: Comparison, names: Sequence[str]) -> list[Plot]:
 
 
 def tts_plot(analysis: Analysis) -> Plot:
-    """TTS of each contender on each problem with exact intervals; arrows are lower bounds."""
+    """TTS of each contender on each problem with exact intervals; triangles are lower bounds."""
     figure = _figure("problem", "TTS 99 % (s)", log_y=True)
     titles = [c.title for c in analysis.comparisons]
     for number, contender in enumerate(analysis.contenders):
@@ -65,9 +65,12 @@ def tts_plot(analysis: Analysis) -> Plot:
             middle = tts.low if tts.value is None else tts.value
             x.append(title)
             y.append(middle)
-            up.append((tts.high or middle) - middle)
-            down.append(middle - tts.low)
-            symbols.append("arrow-up" if tts.value is None else SYMBOLS[number % len(SYMBOLS)])
+            bars = tts.value is not None
+            up.append((tts.high or middle) - middle if bars else None)
+            down.append(middle - tts.low if bars else None)
+            symbols.append(
+                "triangle-up-open" if tts.value is None else SYMBOLS[number % len(SYMBOLS)]
+            )
             texts.append(f"{row.label}: {interval_text(tts, ' s')}")
         figure.add_scatter(
             x=x, y=y, mode="markers", name=contender, text=texts, hoverinfo="text",
@@ -79,7 +82,7 @@ def tts_plot(analysis: Analysis) -> Plot:
         "tts",
         "Time to solution",
         "Seconds until the reference is reached with 99 % probability, at each contender's best "
-        "time limit; bars are exact 95 % intervals, arrows lower bounds where it was never "
+        "time limit; bars are exact 95 % intervals, open triangles lower bounds where it was never "
         "reached. Lower is better.",
         figure,
     )
@@ -266,10 +269,10 @@ def _figure(x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> Any:
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    grid: dict[str, Any] = {"gridcolor": "rgba(127,127,127,0.25)", "zeroline": False}
     figure.update_layout(
-        xaxis={"title": {"text": x}, "type": "log" if log_x else None, **grid},
-        yaxis={"title": {"text": y}, "type": "log" if log_y else None, **grid},
+        xaxis=_axis(x, log_x),
+        yaxis=_axis(y, log_y),
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#7F7F7F", "activecolor": "#0072B2"},
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -278,3 +281,13 @@ def _figure(x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> Any:
         template="none",
     )
     return figure
+
+
+def _axis(title: str, log: bool) -> dict[str, Any]:
+    axis = {
+        "title": {"text": title},
+        "gridcolor": "rgba(127,127,127,0.25)",
+        "zeroline": False,
+        "automargin": True,
+    }
+    return axis | ({"type": "log", "dtick": 1, "exponentformat": "power"} if log else {})

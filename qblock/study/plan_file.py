@@ -33,6 +33,8 @@ from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.study.contender import Contender
 from qblock.study.plan import Plan
+from qblock.study.store import open_study
+from qblock.study.tune import tuning_statements
 
 Remove = int | dict[str, int]
 
@@ -66,7 +68,7 @@ class _PlanFile(_Table):
     hard_limit: float = 3600.0
     memory_gib: float | None = Field(None, gt=0)
     cloud_concurrency: int = 1
-    tuning: str = Plan.tuning
+    tuning_study: str | None = None
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -86,8 +88,13 @@ def load_plan(path: str | Path) -> Plan:
     except ValidationError as error:
         raise StudyError(f"{path}: {_first_problem(error)}") from None
     try:
+        problems = tuple(_problems(table, path.parent))
+        tuning = Plan.tuning
+        if table.tuning_study is not None:
+            with open_study(path.parent / table.tuning_study) as store:
+                tuning = "; ".join(tuning_statements(store, problems))
         return Plan(
-            problems=tuple(_problems(table, path.parent)),
+            problems=problems,
             contenders=tuple(_contenders(table)),
             seeds=tuple(range(table.seeds) if isinstance(table.seeds, int) else table.seeds),
             time_limits=tuple(table.time_limits) or (None,),
@@ -96,7 +103,7 @@ def load_plan(path: str | Path) -> Plan:
             hard_limit=table.hard_limit,
             memory_limit=None if table.memory_gib is None else int(table.memory_gib * 2**30),
             cloud_concurrency=table.cloud_concurrency,
-            tuning=table.tuning,
+            tuning=tuning,
         )
     except QblockError as error:
         raise StudyError(f"{path}: {error}") from None
