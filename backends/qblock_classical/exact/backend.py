@@ -1,0 +1,63 @@
+"""Backend `exact`: the k lowest states with a certificate."""
+
+from pydantic import Field
+
+from qblock.backend import (
+    Backend,
+    Capabilities,
+    Parameters,
+    Progress,
+    Run,
+    Samples,
+    Status,
+    interrupt_flag,
+)
+from qblock.problem import ReducedProblem
+from qblock_classical.exact.engine import compile_kernels, prove
+
+
+class ExactParameters(Parameters):
+    k: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="how many of the lowest states to prove",
+        json_schema_extra={"unit": "states"},
+    )
+
+
+class Exact(Backend[ExactParameters]):
+    """Branch and bound over the feasible states that proves the k lowest."""
+
+    name = "exact"
+    Parameters = ExactParameters
+    capabilities = Capabilities(
+        summary="the k lowest states with proof, by branch and bound",
+        constraint="native",
+        method="exact",
+    )
+
+    def solve(self, problem: ReducedProblem, parameters: ExactParameters, run: Run) -> Samples:
+        compile_seconds = compile_kernels()
+        with interrupt_flag() as interrupted:
+            proof = prove(
+                problem,
+                parameters.k,
+                seed=run.seed,
+                stop=lambda: interrupted() or run.expired(),
+                report=lambda message: run.report(Progress(message)),
+            )
+            status: Status = "complete"
+            if not proof.certificate.proved:
+                status = "interrupted" if interrupted() else "time-limit"
+        return Samples(
+            proof.states,
+            status=status,
+            certificate=proof.certificate,
+            details={
+                "compile_seconds": compile_seconds,
+                "seed_seconds": proof.seed_seconds,
+                "root_seconds": proof.root_seconds,
+                "search_seconds": proof.search_seconds,
+            },
+        )

@@ -1,0 +1,173 @@
+"""The pool: the k lowest states seen so far, and swap search to fill it before the proof."""
+
+# ruff: noqa: NPY002  (compiled code has no other generators)
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from qblock.problem import FloatArray, IntArray, States
+from qblock_classical.moves import apply_swap, local_field, random_state, swap_change
+
+
+class Pool(NamedTuple):
+    """The k lowest distinct states seen, as a max-heap by energy.
+
+    Attributes:
+        energies: float64 (k,); the first `used` are in use, the highest of them at 0.
+        states: int8 (k, n).
+        used: int64 (1,).
+        lost: float64 (1,), no state that was seen, or cut off as a tie, and that is not in the
+            pool has a lower energy.
+        width: float64 (1,), energies of one state computed in two ways differ by less.
+    """
+
+    energies: FloatArray
+    states: States
+    used: IntArray
+    lost: FloatArray
+    width: FloatArray
+
+
+def empty_pool(k: int, n: int, width: float) -> Pool:
+    return Pool(
+        np.full(k, np.inf),
+        np.zeros((k, n), dtype=np.int8),
+        np.zeros(1, dtype=np.int64),
+        np.full(1, np.inf),
+        np.full(1, width),
+    )
+
+
+@njit(cache=True, nogil=True)
+def highest(pool: Pool) -> float:
+    """The k-th lowest energy, infinite while there are fewer than k states."""
+    return float(pool.energies[0]) if pool.used[0] == len(pool.energies) else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _same(a: States, b: States) -> bool:
+    for i in range(len(a)):  # noqa: SIM110  (numba compiles no generators)
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _holds(pool: Pool, energy: float, state: States) -> bool:
+    for at in range(pool.used[0]):
+        close = abs(pool.energies[at] - energy) <= pool.width[0]
+        if close and _same(pool.states[at], state):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def offer(pool: Pool, energy: float, state: States) -> None:
+    """Keep the state if it is among the k lowest; remember the energy of what is lost."""
+    top = highest(pool)
+    if energy > top + pool.width[0]:
+        pool.lost[0] = min(pool.lost[0], energy)
+        return
+    if _holds(pool, energy, state):
+        return
+    energies, states = pool.energies, pool.states
+    k = len(energies)
+    if pool.used[0] == k:
+        pool.lost[0] = min(pool.lost[0], max(energy, top))
+        if energy >= top:
+            return
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child + 1 < k and energies[child + 1] > energies[child]:
+                child += 1
+            if child >= k or energies[child] <= energy:
+                break
+            energies[at] = energies[child]
+            states[at] = states[child]
+            at = child
+    else:
+        at = pool.used[0]
+        pool.used[0] += 1
+        while at > 0 and energies[(at - 1) // 2] < energy:
+            energies[at] = energies[(at - 1) // 2]
+            states[at] = states[(at - 1) // 2]
+            at = (at - 1) // 2
+    energies[at] = energy
+    states[at] = state
+
+
+MAX_EXPANDED = 5000
+"""Pool members at most whose neighbours are offered in one sweep."""
+
+
+@njit(cache=True, nogil=True)
+def _energy(field: FloatArray, state: States) -> float:
+    total = 0.0
+    for i in range(len(state)):
+        if state[i]:
+            total += field[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _offer_neighbours(Q: FloatArray, group_of: IntArray, state: States, pool: Pool) -> None:
+    """Offer all states one swap away from `state`, which is left as it is."""
+    field = local_field(Q, state)
+    energy = _energy(field, state)
+    removed, kept = np.flatnonzero(state == 1), np.flatnonzero(state == 0)
+    for out in removed:
+        for into in kept:
+            if group_of[into] != group_of[out]:
+                continue
+            change = swap_change(Q, field, out, into)
+            if energy + change < highest(pool):
+                state[out], state[into] = 0, 1
+                offer(pool, energy + change, state)
+                state[out], state[into] = 1, 0
+
+
+@njit(cache=True, nogil=True)
+def _best_swap(
+    Q: FloatArray, group_of: IntArray, state: States, field: FloatArray
+) -> tuple[float, int, int]:
+    """The steepest swap as (change, out, into)."""
+    best, best_out, best_into = np.inf, -1, -1
+    removed, kept = np.flatnonzero(state == 1), np.flatnonzero(state == 0)
+    for out in removed:
+        for into in kept:
+            change = swap_change(Q, field, out, into)
+            if change < best and group_of[into] == group_of[out]:
+                best, best_out, best_into = change, out, into
+    return best, best_out, best_into
+
+
+@njit(cache=True, nogil=True)
+def fill_by_descent(
+    Q: FloatArray, group_of: IntArray, budgets: IntArray, starts: int, seed: int, pool: Pool
+) -> None:
+    """Offer the ends of steepest descents by swaps from random states."""
+    np.random.seed(seed)
+    for _ in range(starts):
+        state = random_state(group_of, budgets)
+        field = local_field(Q, state)
+        while True:
+            change, out, into = _best_swap(Q, group_of, state, field)
+            if not change < -pool.width[0]:
+                break
+            apply_swap(Q, state, field, out, into)
+        offer(pool, _energy(field, state), state)
+
+
+@njit(cache=True, nogil=True)
+def close_under_swaps(Q: FloatArray, group_of: IntArray, pool: Pool) -> None:
+    """Offer the neighbours of pool members, in sweeps, until a sweep changes nothing."""
+    while True:
+        before, top = int(pool.used[0]), highest(pool)
+        members = pool.states[: min(before, MAX_EXPANDED)].copy()
+        for state in members:
+            _offer_neighbours(Q, group_of, state, pool)
+        if pool.used[0] == before and highest(pool) == top:
+            return

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qblock_classical.exact import prove
+from support import all_states, problems
+
+from qblock.generators import random_instance
+from qblock.problem import BlockRemovalProblem, Sensitivity
+from qblock.registry import get_backend
+from qblock.spectrum import Spectrum
+
+
+def truth_of(problem):
+    states = all_states(len(problem))
+    return Spectrum.of_states(problem, states[problem.is_feasible(states)])
+
+
+def assert_certificate_is_true(problem, found, truth, certificate):
+    """Nothing lies below the lower bound, and nothing is missing below `complete_below`."""
+    rounding = 1e-12 * (1e-300 + np.abs(problem.Q).sum())
+    assert certificate.lower_bound <= truth.energies[0] + rounding
+    listed = {state.tobytes() for state in found.states}
+    for state, energy in zip(truth.states, truth.energies, strict=True):
+        if energy < certificate.complete_below - rounding:
+            assert state.tobytes() in listed
+
+
+@given(problems(max_blocks=11), st.sampled_from([1, 2, 5, 20, 100, 5000]), st.integers(0, 3))
+@settings(max_examples=1000, deadline=None)
+def test_k_lowest_states_equal_enumeration(problem, k, seed):
+    result = get_backend("exact").sample(problem, seed=seed, k=k)
+    truth, found = truth_of(problem), Spectrum.of(problem, result)
+    scale = np.abs(problem.Q).sum()
+    assert len(found) == min(k, len(truth))
+    np.testing.assert_allclose(
+        found.energies, truth.energies[: len(found)], rtol=2e-9, atol=1e-13 * scale
+    )
+    certificate = result.certificate
+    assert certificate.proved
+    assert certificate.lower_bound == pytest.approx(truth.energies[0], rel=1e-9, abs=1e-12 * scale)
+    assert_certificate_is_true(problem, found, truth, certificate)
+    if len(truth) <= k:
+        assert certificate.complete_below == np.inf
+        assert not certificate.ties_at_kth
+    elif truth.energies[k] == truth.energies[k - 1]:
+        assert certificate.ties_at_kth
+    elif truth.energies[k] > truth.energies[k - 1] + 1e-6 * scale:
+        assert not certificate.ties_at_kth
+        assert (found.states == truth.states[:k]).all()
+
+
+@given(
+    st.sampled_from(["lowrank", "indefinite", "grouped", "ties"]),
+    st.integers(0, 10**6),
+    st.integers(0, 60),
+    st.sampled_from([1, 10, 50]),
+)
+@settings(max_examples=150, deadline=None)
+def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k):
+    n = 14
+    rng = np.random.default_rng(seed)
+    B = rng.standard_normal((n, n))
+    H = {"indefinite": B + B.T, "ties": np.round(B + B.T)}.get(kind, B[:, :3] @ B[:, :3].T)
+    groups = tuple("aab"[i % 3] for i in range(n)) if kind == "grouped" else ()
+    problem = BlockRemovalProblem(
+        Sensitivity(H=H, groups=groups), remove={"a": 4, "b": 2} if groups else 6
+    )
+    proof = prove(problem.reduced, k, seed=seed, max_nodes=max_nodes)
+    found = Spectrum.of_states(problem, problem.reduced.lift(proof.states))
+    assert found.infeasible == 0
+    assert_certificate_is_true(problem, found, truth_of(problem), proof.certificate)
+
+
+def test_stopped_run_keeps_a_valid_bound():
+    """The optimum of the same instance, proved by a longer run, lies between the bounds."""
+    problem = BlockRemovalProblem(random_instance("lowrank", 40, seed=0), remove=12)
+    backend = get_backend("exact")
+    backend.sample(problem, seed=0, time_limit=0.01)  # compiled
+    stopped = backend.sample(problem, seed=0, time_limit=0.05)
+    full = backend.sample(problem, seed=0)
+    assert stopped.status == "time-limit"
+    assert not stopped.certificate.proved
+    assert full.certificate.proved
+    truth, found = Spectrum.of(problem, full), Spectrum.of(problem, stopped)
+    assert stopped.certificate.lower_bound <= truth.energies[0]
+    assert np.isfinite(stopped.certificate.lower_bound)
+    assert_certificate_is_true(problem, found, truth, stopped.certificate)
+
+
+def test_budgets_of_a_large_tied_problem_are_proved_at_once():
+    """All C(80, 40) states have the same energy: no enumeration could tell."""
+    H = np.eye(80) + 0.2
+    result = get_backend("exact").sample(BlockRemovalProblem(Sensitivity(H=H), remove=40), seed=0)
+    assert result.certificate.proved
+    assert result.certificate.ties_at_kth
+    assert len(result.samples) == 100
+
+
+@pytest.mark.parametrize("kind", ["heavy", "homog", "flat", "midrank", "lowrank"])
+def test_equal_to_brute_force_at_24_blocks(kind):
+    problem = BlockRemovalProblem(random_instance(kind, 24, seed=1), remove=9)
+    exact = Spectrum.of(problem, get_backend("exact").sample(problem, seed=0, k=300))
+    brute = Spectrum.of(problem, get_backend("brute-force").sample(problem, seed=0, k=300))
+    assert (exact.states == brute.states).all()
+    assert (exact.energies == brute.energies).all()
