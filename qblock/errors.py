@@ -26,6 +26,12 @@ class ParameterError(QblockError):
     exit_code = 2
 
 
+class StudyError(QblockError):
+    """A plan or a study file is not usable as it is."""
+
+    exit_code = 2
+
+
 class BackendError(QblockError):
     """A backend started and failed."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from qblock.errors import ProblemError
 from qblock.problem import SYMMETRY_TOLERANCE, Sensitivity
+from qblock.qubo_files import load_qubo
 
 SCHEMA_VERSION = 1
 """Version of the `.npz` layout written here; newer files are refused."""
@@ -75,7 +76,7 @@ def load_sensitivity(source: str | Path) -> Sensitivity:
 
     Layouts: `.npz` as written by `save_sensitivity`, or with only `H` or only `A`; `.npy` with
     a square symmetric H or a samples-by-blocks A; `.pt` with a tensor A, as the paper's authors
-    publish it (read with `weights_only=True`).
+    publish it (read with `weights_only=True`); `.qubo` and `.coo` (see `qubo_files`).
 
     Raises:
         ProblemError: no such file or instance, another layout, a newer schema, or contents
@@ -85,7 +86,13 @@ def load_sensitivity(source: str | Path) -> Sensitivity:
     if str(source) in bundled:
         return _load_npz(bundled[str(source)])
     path = Path(source)
-    readers = {".npz": _load_npz, ".npy": _load_npy, ".pt": _load_pt}
+    readers = {
+        ".npz": _load_npz,
+        ".npy": _load_npy,
+        ".pt": _load_pt,
+        ".qubo": load_qubo,
+        ".coo": load_qubo,
+    }
     if not path.is_file():
         raise ProblemError(
             f"{str(source)!r} is neither a file nor a bundled instance ({', '.join(bundled)})"

@@ -14,9 +14,11 @@ from qblock.cli import (
     _demo,
     _instances,
     _reduce,
+    _report,
     _show,
     _solve,
     _spectrum,
+    _study,
 )
 from qblock.errors import QblockError
 
@@ -35,6 +37,8 @@ app.command("reduce")(_reduce.reduce)
 app.command("solve")(_solve.solve)
 app.command("compare")(_compare.compare)
 app.command("spectrum")(_spectrum.spectrum)
+app.command("report")(_report.report)
+app.add_typer(_study.app, name="study")
 
 
 def main() -> None:

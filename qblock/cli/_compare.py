@@ -1,15 +1,17 @@
 """`qblock compare`: the same problem to several backends."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from qblock.cli import _common as common
-from qblock.study.compare import Comparison, ComparisonRow, Contender, comparison_table
 from qblock.study.compare import compare as run_comparison
-from qblock.study.store import RunStore
+from qblock.study.compare import comparison_table
+from qblock.study.contender import Contender
+from qblock.study.document import comparison_document
+from qblock.study.judge import Comparison
+from qblock.study.store import Store
 
 
 def compare(
@@ -35,20 +37,22 @@ def compare(
     """Compare backends on one problem: same seeds, same time limit, one reference."""
     task = common.load_problem(problem, remove, keep, drop, linear)
     contenders = [Contender.parse(text) for text in backend]
-    with common.progress_line("compare") as report:
-        comparison = run_comparison(
+    with common.progress_line("compare") as report, Store(store) as study:
+        compared = run_comparison(
             task,
             contenders,
             repeats=repeats,
             seed=seed,
             time_limit=time_limit,
-            store=RunStore(store),
+            store=study,
             report=report,
         )
-    show(comparison, as_json=as_json)
-    reused = f"; {comparison.reused} were there already" if comparison.reused else ""
-    common.messages.print(f"runs are kept in {store}{reused}")
-    if comparison.interrupted:
+    show(compared.comparison, as_json=as_json)
+    reused = compared.execution.reused
+    common.messages.print(
+        f"runs are kept in {store}" + (f"; {reused} were there already" if reused else "")
+    )
+    if compared.execution.interrupted:
         common.messages.print("interrupted; the table is of the runs finished until then")
         raise typer.Exit(130)
 
@@ -59,26 +63,3 @@ def show(comparison: Comparison, *, as_json: bool) -> None:
         common.print_json(comparison_document(comparison))
     else:
         common.console.print(comparison_table(comparison))
-
-
-def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """The JSON document of a comparison."""
-    return {
-        "problem": {
-            "name": comparison.problem.sensitivity.name,
-            "id": comparison.problem.id,
-            "blocks": len(comparison.problem),
-            "remove": comparison.problem.remove,
-        },
-        "reference": asdict(comparison.reference),
-        "rows": [_row_document(row) for row in comparison.rows],
-        "interrupted": comparison.interrupted,
-    }
-
-
-def _row_document(row: ComparisonRow) -> dict[str, Any]:
-    document = asdict(row)
-    if row.success is not None:
-        low, high = row.success.interval()
-        document["success"] |= {"rate": row.success.value, "low": low, "high": high}
-    return document

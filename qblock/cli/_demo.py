@@ -4,7 +4,8 @@ from qblock.cli import _common as common
 from qblock.cli._compare import show
 from qblock.files import load_sensitivity
 from qblock.problem import BlockRemovalProblem
-from qblock.study.compare import Contender, compare
+from qblock.study.compare import compare
+from qblock.study.contender import Contender
 
 CONTENDERS = (
     "fixed-weight-tabu",
@@ -33,10 +34,10 @@ def demo(as_json: common.JsonOption = False) -> None:
             f"can go? {problem.reduced.num_feasible:,} choices.\n"
         )
     with common.progress_line("demo") as report:
-        comparison = compare(
+        compared = compare(
             problem, [Contender.parse(text) for text in CONTENDERS], repeats=REPEATS, report=report
         )
-    show(comparison, as_json=as_json)
+    show(compared.comparison, as_json=as_json)
     if not as_json:
         common.console.print(
             "\nThe first two move by swaps and never leave the budget. The others see the budget "
@@ -45,5 +46,5 @@ def demo(as_json: common.JsonOption = False) -> None:
             f"Next: qblock solve {INSTANCE} --remove {REMOVE} -b fixed-weight-tabu --top 5, "
             f"or qblock show {INSTANCE} --remove {REMOVE}"
         )
-    if comparison.interrupted:
+    if compared.execution.interrupted:
         raise KeyboardInterrupt

@@ -1,15 +1,27 @@
-"""Statistics of repeated runs, with exact intervals and no infinities."""
+"""Statistics of repeated runs: exact or bootstrap intervals, and bounds where data give no more.
+
+Nothing here is infinite and nothing divides by zero: where the data only bound a quantity from
+below, its estimate and upper end are None.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest, bootstrap
 
-from qblock.problem import ReducedProblem
+from qblock.problem import FloatArray, ReducedProblem
 
 CONFIDENCE = 0.95
 """Coverage of every interval, unless said otherwise."""
+
+TARGET = 0.99
+"""Probability with which the time to solution is to be enough."""
+
+RESAMPLES = 2000
+"""Bootstrap resamples."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +51,13 @@ class Proportion:
 
 
 @dataclass(frozen=True)
-class TimeToSolution:
-    """Seconds until one success is seen with the wanted probability.
+class Interval:
+    """An estimate with its interval.
 
     Attributes:
-        value: the estimate; None if no run succeeded.
-        low: lower end of the interval.
-        high: upper end; None if the data do not bound it (no success seen).
+        value: the estimate; None if the data only bound it from below.
+        low: lower end.
+        high: upper end; None if the data do not bound it.
     """
 
     value: float | None
@@ -54,22 +66,98 @@ class TimeToSolution:
 
 
 def time_to_solution(
-    success: Proportion, seconds: float, target: float = 0.99, confidence: float = CONFIDENCE
-) -> TimeToSolution:
-    """TTS = t ln(1 - target) / ln(1 - p), never less than one run of t seconds.
+    success: Proportion, seconds: float, target: float = TARGET, confidence: float = CONFIDENCE
+) -> Interval:
+    """Seconds until one success is seen with probability `target`.
 
-    The ends of the exact interval of p are mapped through the formula, so without a success
-    there is a lower bound and no estimate. Source: Ronnow et al., Science 345, 420 (2014).
+    TTS = t ln(1 - target) / ln(1 - p), never less than one run of t seconds. The ends of the
+    exact interval of p are mapped through the formula, so without a success there is a lower
+    bound and no estimate. Source: Ronnow et al., Science 345, 420 (2014).
     """
-
-    def at(p: float) -> float | None:
-        if p <= 0:
-            return None
-        runs = 1.0 if p >= target else math.log(1 - target) / math.log1p(-p)
-        return seconds * runs
-
     low, high = success.interval(confidence)
-    return TimeToSolution(at(success.value), at(high) or math.inf, at(low))
+    value, slow = _tts(np.array([success.value, low]), np.array(seconds), target)
+    fast = _tts(np.array([high]), np.array(seconds), target)[0]
+    return Interval(_finite(value), float(fast), _finite(slow))
+
+
+def _tts(p: FloatArray, seconds: FloatArray, target: float) -> FloatArray:
+    """TTS for success probabilities p; infinite where p = 0."""
+    with np.errstate(divide="ignore"):
+        runs = np.log(1 - target) / np.log1p(-np.minimum(p, target))
+    return np.asarray(seconds * np.maximum(runs, 1.0))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def median_over_instances(
+    values: Sequence[Interval], confidence: float = CONFIDENCE, seed: int = 0
+) -> Interval:
+    """Median of at least one quantity, one per instance, by resampling the instances.
+
+    An instance that is only bounded counts as infinite in the estimate and the upper end, and
+    with its bound in the lower end.
+    """
+    low = np.array([v.low if v.value is None else v.value for v in values])
+    high = np.array([math.inf if v.value is None else v.value for v in values])
+    picked = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    tail = (1 - confidence) / 2
+    ends = [
+        float(np.quantile(np.median(side[picked], axis=1), q, method="inverted_cdf"))
+        for side, q in ((low, tail), (high, 1 - tail))
+    ]
+    return Interval(_finite(float(np.median(high))), ends[0], _finite(ends[1]))
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
+) -> Interval:
+    """Mean of first - second over at least two pairs, with a bootstrap interval over the pairs."""
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if len(differences) < 2:
+        raise ValueError("a paired comparison needs at least two pairs")
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:
+        return Interval(mean, mean, mean)
+    answer = bootstrap(
+        (differences,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    ends = answer.confidence_interval
+    return Interval(mean, float(ends.low), float(ends.high))
+
+
+def performance_profile(costs: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Dolan-More profile: share of instances on which a solver is within tau of the best.
+
+    Args:
+        costs: positive float (solvers, instances); infinite where a solver failed.
+
+    Returns:
+        tau: ascending float (T,), from 1.
+        share: float (solvers, T); instances that nobody solved count against all.
+
+    Source: Dolan and More, Mathematical Programming 91, 201 (2002).
+    """
+    table = np.asarray(costs, dtype=np.float64)
+    best = table.min(axis=0)
+    ratios = np.full_like(table, np.inf)
+    solved = np.isfinite(best)
+    ratios[:, solved] = table[:, solved] / best[solved]
+    tau = np.unique(np.append(ratios[np.isfinite(ratios)], 1.0))
+    share = (ratios[:, :, None] <= tau).mean(axis=1)
+    return tau, share
+
+
+def coverage(found: NDArray[np.int8], wanted: NDArray[np.int8]) -> float:
+    """Share of the wanted states (K, N), K >= 1, that are among the found ones (S, N)."""
+    have = {row.tobytes() for row in np.packbits(found, axis=1)}
+    return sum(row.tobytes() in have for row in np.packbits(wanted, axis=1)) / len(wanted)
 
 
 def random_feasible_mean(problem: ReducedProblem) -> float:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,92 +7,98 @@ import qblock.study.compare as module
 from qblock.errors import ParameterError, UnknownBackend
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
-from qblock.study.compare import Contender, compare, comparison_table, find_reference
-from qblock.study.store import RunStore
+from qblock.study.compare import compare, comparison_table
+from qblock.study.contender import Contender
+from qblock.study.judge import Comparison, ComparisonRow
+from qblock.study.store import Store
 
 A = np.random.default_rng(0).standard_normal((40, 12))
 PROBLEM = BlockRemovalProblem(Sensitivity.from_samples(A, name="toy"), remove=4)
 
 
-def _row(comparison, name):
-    return next(row for row in comparison.rows if str(row.contender) == name)
+def _row(comparison: Comparison, contender: str) -> ComparisonRow:
+    return next(row for row in comparison.rows if row.contender == contender)
 
 
-def test_judges_every_contender_against_the_proved_optimum(tmp_path):
+def test_judges_every_contender_against_the_proved_optimum() -> None:
     contenders = [Contender.parse(t) for t in ("fixed-weight-tabu", "random:num_reads=3")]
-    comparison = compare(PROBLEM, contenders, repeats=4)
-    truth = find_reference(PROBLEM)
+    comparison = compare(PROBLEM, contenders, repeats=4).comparison
+    truth = get_backend("brute-force").sample(PROBLEM, seed=0)
     assert comparison.reference.proved
     assert comparison.reference.energy == pytest.approx(truth.samples.first.energy)
     tabu = _row(comparison, "fixed-weight-tabu")
-    assert (tabu.success.successes, tabu.runs, tabu.best_gap) == (4, 4, pytest.approx(0))
+    assert tabu.success is not None
+    assert (tabu.success.successes, tabu.runs, tabu.best_gap) == (4, 4, 0)
+    assert tabu.best_rank == 0
     weak = _row(comparison, "random:num_reads=3")
+    assert weak.median_gap is not None
     assert weak.median_gap > 0.1
+    assert weak.success is not None
     assert weak.success.successes < 4
 
 
-def test_gap_is_one_at_the_random_mean():
-    reference = compare(PROBLEM, [Contender("random")], repeats=1).reference
+def test_coverage_of_the_lowest_states() -> None:
+    contenders = [Contender("brute-force", {"k": 25}), Contender("random", {"num_reads": 100_000})]
+    comparison = compare(PROBLEM, contenders, repeats=1).comparison
+    assert len(comparison.reference.states) == 100
+    assert comparison.rows[0].coverage == 0.25
+    assert comparison.rows[1].coverage == 1.0  # 495 states, each drawn about 200 times
+
+
+def test_gap_is_one_at_the_random_mean_and_rank_counts_lower_states() -> None:
+    reference = compare(PROBLEM, [Contender("random")], repeats=1).comparison.reference
     assert reference.gap(reference.energy) == 0
     assert reference.gap(reference.random_mean) == pytest.approx(1)
+    assert reference.rank(float(reference.energies[7])) == 7
+    assert reference.rank(reference.random_mean) is None
 
 
-def test_penalty_samples_count_as_infeasible_where_they_are():
-    comparison = compare(PROBLEM, [Contender.parse("descent:penalty=1e-6")], repeats=2)
-    row = comparison.rows[0]
+def test_penalty_samples_count_as_infeasible_where_they_are() -> None:
+    contender = Contender.parse("descent:penalty=1e-6")
+    row = compare(PROBLEM, [contender], repeats=2).comparison.rows[0]
+    assert row.feasible_rate is not None
     assert row.feasible_rate < 0.5
+    assert row.penalty_weight == 1e-6
+    assert row.success is not None
     assert row.success.successes == 0
+    assert row.tts is not None
     assert row.tts.value is None
     assert row.tts.low > 0
 
 
-def test_failing_backend_is_a_row_with_its_reason():
+def test_failing_backend_is_a_row_with_its_reason() -> None:
     contenders = [Contender("brute-force", {"max_states": 10}), Contender("random")]
-    comparison = compare(PROBLEM, contenders, repeats=2)
-    assert "max_states" in comparison.rows[0].error
+    comparison = compare(PROBLEM, contenders, repeats=2).comparison
+    (message, times), *_ = comparison.rows[0].errors.items()
+    assert "max_states" in message
+    assert times == 2
     assert comparison.rows[0].runs == 0
     assert comparison.rows[1].runs == 2
     comparison_table(comparison)
 
 
-def test_typos_are_refused_before_anything_runs(monkeypatch):
-    monkeypatch.setattr(module, "find_reference", lambda problem: pytest.fail("it ran"))
+def test_typos_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "execute", lambda *_: pytest.fail("it ran"))
     with pytest.raises(UnknownBackend):
         compare(PROBLEM, [Contender("random"), Contender("rnadom")])
     with pytest.raises(ParameterError, match="num_read"):
         compare(PROBLEM, [Contender("random", {"num_read": 1})])
+    with pytest.raises(ParameterError, match="repeats"):
+        compare(PROBLEM, [Contender("random")], repeats=0)
 
 
-def test_finished_runs_are_found_again(tmp_path):
-    store = RunStore(tmp_path / "study.db")
-    first = compare(PROBLEM, [Contender("random")], repeats=2, store=store)
-    assert (first.reused, len(store)) == (0, 2)
-    again = compare(PROBLEM, [Contender("random")], repeats=3, store=RunStore(store.path))
-    assert (again.reused, len(store)) == (2, 3)
-    assert _row(again, "random").runs == 3
-    other = compare(PROBLEM, [Contender("random", {"num_reads": 9})], repeats=2, store=store)
-    assert other.reused == 0
-
-
-def test_interruption_keeps_finished_runs(tmp_path, monkeypatch):
-    solver = get_backend("random")
-    calls = []
-
-    def sample(problem, **options):
-        calls.append(options["seed"])
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return type(solver).sample(solver, problem, **options)
-
-    monkeypatch.setattr(solver, "sample", sample)
-    store = RunStore(tmp_path / "study.db")
-    comparison = compare(PROBLEM, [Contender("random")], repeats=5, store=store)
-    assert comparison.interrupted
-    assert comparison.rows[0].runs == 2
-    assert len(store) == 2
+def test_other_runs_of_the_same_file_stay_out_of_the_table(tmp_path: Path) -> None:
+    with Store(tmp_path / "study.db") as store:
+        compare(PROBLEM, [Contender("random")], repeats=2, store=store)
+        again = compare(PROBLEM, [Contender("random")], repeats=3, store=store)
+        assert again.execution.reused == 2
+        assert _row(again.comparison, "random").runs == 3
+        other = compare(PROBLEM, [Contender("random", {"num_reads": 9})], repeats=2, store=store)
+        assert len(other.comparison.rows) == 1
+        assert other.comparison.rows[0].runs == 2
 
 
 @pytest.mark.parametrize("text", ["random:x", "random:=3"])
-def test_bad_contenders_are_refused(text):
+def test_bad_contenders_are_refused(text: str) -> None:
     with pytest.raises(ParameterError, match="expected NAME"):
         Contender.parse(text)
