@@ -70,3 +70,9 @@ class TextError(QblockError):
 
 class MeasurementError(QblockError):
     """A loss that was measured on a model cannot be used: it is NaN or infinite."""
+
+
+class ModelError(QblockError):
+    """A model cannot be read, is of an architecture nobody described, or does not fit."""
+
+    exit_code = 2
