@@ -10,9 +10,8 @@ into consecutive windows.
 import functools
 import hashlib
 import importlib.util
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,48 +61,63 @@ class Text:
 
     Attributes:
         source: as the user named it, without the folders of a file.
-        documents: int64 arrays: one stream, or one array for each chat.
+        documents: int64 arrays of token ids.
+        chats: each document is a row of its own; otherwise they make one stream.
     """
 
     source: str
     documents: tuple[IntArray, ...]
+    chats: bool = False
 
     @functools.cached_property
     def ids(self) -> IntArray:
         """All tokens in a row, int64 (T,)."""
-        return np.concatenate(self.documents)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self.documents])
 
     @property
     def digest(self) -> str:
         """sha256 of the token ids as little-endian int64, hex."""
         return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
 
-    def rows(self, count: int, seq_len: int, *, skip: int = 0) -> Tokens:
-        """`count` rows of at most `seq_len` tokens, after the first `skip` rows.
+    @property
+    def calibration(self) -> "Text":
+        """What is not `heldout`."""
+        if len(self.documents) == 1:
+            return replace(self, documents=(self.ids[: -(len(self.ids) // 5) or None],))
+        return replace(self, documents=tuple(d for i, d in enumerate(self.documents) if i % 5 != 4))
 
-        A stream gives consecutive full windows; chats give one row each, cut to `seq_len`.
+    @property
+    def heldout(self) -> "Text":
+        """A fifth to judge on that calibration never sees: the end, or every fifth document."""
+        if len(self.documents) == 1:
+            return replace(self, documents=(self.ids[len(self.ids) - len(self.ids) // 5 :],))
+        return replace(self, documents=self.documents[4::5])
+
+    def rows(self, count: int, seq_len: int) -> Tokens:
+        """`count` rows of at most `seq_len` tokens, spread evenly over the text.
+
+        A stream gives full windows; chats give one row each, cut to `seq_len`.
 
         Raises:
             TextError: rows shorter than two tokens, or too little text.
         """
-        if seq_len < 2 or count < 1 or skip < 0:
+        if seq_len < 2 or count < 1:
             raise TextError(
-                f"{count} rows of {seq_len} tokens after {skip}: expected at least 1 row of at "
-                "least 2 tokens (a loss needs a next token)"
+                f"{count} rows of {seq_len} tokens: expected at least 1 row of at least 2 tokens "
+                "(a loss needs a next token)"
             )
-        if len(self.documents) > 1:
+        if self.chats:
             pieces = [ids[:seq_len] for ids in self.documents if len(ids) > 1]
         else:
             full = len(self.ids) // seq_len
             pieces = list(self.ids[: full * seq_len].reshape(full, seq_len))
-        if len(pieces) < skip + count:
-            after = f" after the first {skip}" if skip else ""
+        if len(pieces) < count:
             raise TextError(
-                f"{self.source} is too short: {count} rows of {seq_len} tokens{after} are wanted, "
-                f"and {len(self.ids)} tokens give {len(pieces)}; ask for fewer or shorter rows, "
-                "or name a longer text"
+                f"{self.source} is too short: {count} rows of {seq_len} tokens are wanted, and "
+                f"this part of it ({len(self.ids)} tokens) gives {len(pieces)}; ask for fewer or "
+                "shorter rows, or name a longer text"
             )
-        chosen = pieces[skip : skip + count]
+        chosen = [pieces[row * len(pieces) // count] for row in range(count)]
         ids = np.zeros((count, max(map(len, chosen))), dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=np.bool_)
         for row, piece in enumerate(chosen):
@@ -167,24 +181,22 @@ def _dataset_text(source: str, tokenizer: Any, limit: int | None) -> Text:
     rows, column = _open_dataset(source)
     documents: list[IntArray] = []
     tokens = 0
-    is_chat = False
+    chats = False
     for row in rows:
         value = row[column]
-        is_chat = isinstance(value, list)
-        ids = _encode_chat(source, value, tokenizer) if is_chat else _encode(value, tokenizer)
+        chats = isinstance(value, list)
+        ids = _encode_chat(source, value, tokenizer) if chats else _encode(value, tokenizer)
         if not len(ids):
             continue
+        if not chats and tokenizer.eos_token_id is not None:
+            ids = np.append(ids, tokenizer.eos_token_id)
         documents.append(ids)
         tokens += len(ids)
         if limit is not None and tokens >= limit:
             break
     if not documents:
         raise TextError(f"{source} is empty: no text in column {column!r}")
-    if is_chat:
-        return Text(source, tuple(documents))
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    separated = itertools.chain.from_iterable((ids, np.array(end, np.int64)) for ids in documents)
-    return Text(source, (np.concatenate(list(separated)),))
+    return Text(source, tuple(documents), chats)
 
 
 def _open_dataset(source: str) -> tuple[Any, str]:
