@@ -232,7 +232,7 @@ def _kind(layer: nn.Module, number: int, described: Architecture) -> str:
     """Group name of a layer in a mixed stack, else ""."""
     if not described.kind:
         return ""
-    kind = getattr(layer, described.kind, None)
+    kind: Any = getattr(layer, described.kind, None)
     if kind not in described.kinds:
         raise ModelError(
             f"layer {number} is of kind {described.kind}={kind!r}; the description of the "
@@ -270,14 +270,14 @@ def _forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within, another `forward` takes the place of the layer's own."""
     # A model spread over devices carries a forward of its own on each layer: put that back.
     own = layer.__dict__.get("forward")
-    layer.forward = forward  # type: ignore[method-assign]
+    layer.forward = forward
     try:
         yield
     finally:
         if own is None:
             del layer.forward
         else:
-            layer.forward = own  # type: ignore[method-assign]
+            layer.forward = own
 
 
 def removed_layers(stack: ResidualStack, removed: Sequence[str]) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """Getting a causal language model and its tokenizer, from wherever the user has them."""
 
 import importlib.util
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def load_model(
     options: dict[str, Any] = {"revision": revision or "main"}
     if gguf:
         options["gguf_file"] = gguf
-    with _quiet_unless_terminal(), _as_model_error(source):
+    with _as_model_error(source):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             where,
@@ -153,21 +152,6 @@ def _as_model_error(source: str | Path) -> Iterator[None]:
             f"the model {source} cannot be loaded: {reason} (expected a causal language model: a "
             "hub id that can be reached, a directory written by save_pretrained, or a GGUF file)"
         ) from error
-
-
-@contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """Within, transformers shows progress only to a terminal."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _forget_quantization(model: Any) -> None:
