@@ -6,15 +6,21 @@ backends share (checking parameters, drawing and recording the seed, pinned bloc
 timing, provenance) is done here, in `Backend.sample`.
 """
 
+import functools
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import secrets
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import dimod
@@ -151,6 +157,32 @@ class Run:
 
     def expired(self) -> bool:
         return self.remaining() <= 0
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[Callable[[], bool]]:
+    """Inside the block Ctrl-C sets a flag, which the yielded function reads.
+
+    For solvers that spend their time in compiled code and look up now and then. A second Ctrl-C
+    raises `KeyboardInterrupt` as usual. Without effect outside the main thread, which alone
+    receives signals.
+    """
+    pressed = False
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -324,8 +356,12 @@ class Backend(ABC, Generic[P]):
             seed = secrets.randbits(32)
         elif isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ParameterError(f"seed must be a whole number >= 0, not {seed!r}")
-        if time_limit is not None and not 0 < time_limit < float("inf"):
-            raise ParameterError(f"time_limit must be a positive number of seconds, not {time_limit!r}")
+        if time_limit is not None and not (
+            isinstance(time_limit, int | float) and 0 < time_limit < float("inf")
+        ):
+            raise ParameterError(
+                f"time_limit must be a positive number of seconds, not {time_limit!r}"
+            )
         self.require_available()
         reduced = problem.reduced
         self.check(reduced, settings)
@@ -378,7 +414,7 @@ class Backend(ABC, Generic[P]):
             parameters=settings.model_dump(mode="json"),
             seed=run.seed,
             time_limit=run.time_limit,
-            versions=versions(type(self).__module__.partition(".")[0]),
+            versions=dict(versions(type(self).__module__.partition(".")[0])),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             certificate=certificate,
             warnings=samples.warnings,
@@ -386,7 +422,8 @@ class Backend(ABC, Generic[P]):
         )
 
 
-def versions(*packages: str) -> dict[str, str]:
+@functools.cache  # looking through all installed distributions takes a second
+def versions(*packages: str) -> Mapping[str, str]:
     """Versions of Python, qblock, the numerical libraries and the distributions of `packages`."""
     owners = importlib.metadata.packages_distributions()
     names = {"qblock", "numpy", "dimod", "pyqubo", "numba", "dwave-samplers"}

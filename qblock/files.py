@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,10 @@ SCHEMA_VERSION = 1
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` whole or not at all."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise ProblemError(f"cannot write {path}: {error.strerror}") from None
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -34,12 +36,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp is private; the result is an ordinary file
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)  # mkstemp is private; the result is an ordinary file
+        temporary.replace(path)
     except OSError as error:
         raise ProblemError(f"cannot write {path}: {error.strerror}") from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_sensitivity(sensitivity: Sensitivity, path: str | Path) -> Path:
@@ -56,9 +58,7 @@ def save_sensitivity(sensitivity: Sensitivity, path: str | Path) -> Path:
         "name": np.array(sensitivity.name, dtype=np.str_),
         "provenance": np.array(json.dumps(sensitivity.provenance), dtype=np.str_),
     }
-    arrays |= {
-        key: value for key in ("g", "A") if (value := getattr(sensitivity, key)) is not None
-    }
+    arrays |= {key: value for key in ("g", "A") if (value := getattr(sensitivity, key)) is not None}
     with atomic_write(path) as stream:
         np.savez_compressed(stream, **arrays)
     return path
@@ -111,12 +111,13 @@ def _load_npz(path: Path) -> Sensitivity:
         raise ProblemError(f"{path} is not an .npz archive")
     try:
         arrays = {key: archive[key] for key in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ProblemError(f"{path} is damaged or holds Python objects: {error}") from None
     schema = int(arrays.get("schema", SCHEMA_VERSION))
     if schema > SCHEMA_VERSION:
         raise ProblemError(
-            f"{path} has schema version {schema}; this qblock reads up to {SCHEMA_VERSION}: update it"
+            f"{path} has schema version {schema}; this qblock reads up to {SCHEMA_VERSION}: "
+            "update it"
         )
     fields: dict[str, Any] = {"name": path.stem}
     fields |= {key: arrays[key] for key in ("g", "A") if key in arrays}

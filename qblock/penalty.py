@@ -33,8 +33,9 @@ from qblock.problem import FloatArray, IntArray, ReducedProblem, States
 Penalty: TypeAlias = Literal["tight", "safe"] | Annotated[float, Field(gt=0)]
 """A proved weight by name, or a positive number in units of the energy."""
 
-MARGIN = 1e-6
-"""Relative excess over the proved bound, which makes it strict in floating point."""
+MARGIN = 1e-3
+"""Relative excess over the proved bound, so that it is strict and wider than the tolerances with
+which samplers and `dimod` compare energies."""
 
 
 def penalty_weight(problem: ReducedProblem, penalty: Penalty = "tight") -> float:
@@ -65,7 +66,7 @@ def penalty_weight(problem: ReducedProblem, penalty: Penalty = "tight") -> float
         if bound >= weight * (1 - 1e-3):
             break
         weight = bound
-    return max(weight, 0.0) * (1 + MARGIN) + MARGIN * scale
+    return max(weight, 0.0) * (1 + MARGIN) + 0.1 * MARGIN * scale
 
 
 def best_swap_descent(problem: ReducedProblem) -> States:
@@ -151,9 +152,7 @@ def _weight_from_tangent(
 ) -> tuple[float, IntArray]:
     """The weight that the tangent at `point` proves, and the counts (K,) that bind."""
     constant, sums = _tangent(problem, shift, point)
-    missing = [
-        (np.arange(len(s)) - m) ** 2.0 for s, m in zip(sums, problem.budgets, strict=True)
-    ]
+    missing = [(np.arange(len(s)) - m) ** 2.0 for s, m in zip(sums, problem.budgets, strict=True)]
     weight, binding = -np.inf, problem.budgets
     trial = 0.0
     while True:  # Dinkelbach: each round solves for the counts that bind at the trial weight

@@ -40,11 +40,15 @@ class BackendEntry:
     def availability(self) -> Availability:
         """Whether it can run here; "broken" counts as not."""
         if self.backend is None:
-            return Availability(False, f"broken plug-in: {self.broken}", f"update {self.distribution}")
+            return Availability(
+                False, f"broken plug-in: {self.broken}", f"update {self.distribution}"
+            )
         try:
             return self.backend.available()
         except Exception as error:  # a third party's code must not take the listing down
-            return Availability(False, f"available() failed: {error!r}", f"update {self.distribution}")
+            return Availability(
+                False, f"available() failed: {error!r}", f"update {self.distribution}"
+            )
 
 
 def _load(entry: EntryPoint) -> BackendEntry:

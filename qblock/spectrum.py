@@ -95,9 +95,7 @@ class Spectrum:
     def __getitem__(self, rank: int) -> RankedState:
         rank = range(len(self))[rank]
         removed = tuple(self.problem.blocks[i] for i in np.flatnonzero(self.states[rank]))
-        return RankedState(
-            rank, removed, float(self.energies[rank]), int(self.occurrences[rank])
-        )
+        return RankedState(rank, removed, float(self.energies[rank]), int(self.occurrences[rank]))
 
     def __iter__(self) -> Iterator[RankedState]:
         return (self[rank] for rank in range(len(self)))

@@ -45,8 +45,8 @@ TimeLimitOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
-console = Console()
-"""For results, on stdout."""
+console = Console(width=None if sys.stdout.isatty() else 130)
+"""For results, on stdout; into a file or a pipe, wide enough for every table."""
 messages = Console(stderr=True)
 """For progress and remarks, on stderr."""
 
