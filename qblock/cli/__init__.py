@@ -8,7 +8,18 @@ import sys
 
 import typer
 
-from qblock.cli import _backends, _compare, _demo, _instances, _show, _solve
+from qblock.cli import (
+    _backends,
+    _baselines,
+    _calibrate,
+    _compare,
+    _demo,
+    _instances,
+    _select,
+    _show,
+    _solve,
+    _validate,
+)
 from qblock.errors import QblockError
 
 app = typer.Typer(
@@ -24,6 +35,10 @@ app.command("backends")(_backends.backends)
 app.command("show")(_show.show)
 app.command("solve")(_solve.solve)
 app.command("compare")(_compare.compare)
+app.command("calibrate")(_calibrate.calibrate)
+app.command("validate")(_validate.validate)
+app.command("select")(_select.select)
+app.command("baselines")(_baselines.baselines)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ and give a state like a solver's. Blocks always carry the numbers of the intact 
 the iterative methods, which measure the model without the blocks already chosen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 
 from qblock.errors import ParameterError, ProblemError
 from qblock.llm.blocks import ResidualStack
-from qblock.llm.losses import Report, removal_losses, silent
+from qblock.llm.losses import removal_losses
 from qblock.llm.text import Tokens
 from qblock.problem import BlockRemovalProblem, FloatArray, States
 
@@ -29,7 +29,7 @@ def block_influence(stack: ResidualStack, problem: BlockRemovalProblem, tokens: 
 
     Source: ShortGPT (Men et al., arXiv:2403.03853).
     """
-    return cheapest(problem, _influences(stack, tokens, ()))
+    return cheapest(problem, _influences(stack, tokens, []))
 
 
 def iterative_block_influence(
@@ -38,7 +38,7 @@ def iterative_block_influence(
     """Block influence, measured anew after each removal."""
 
     def scores(state: States) -> FloatArray:
-        return _influences(stack, tokens, np.flatnonzero(state))
+        return _influences(stack, tokens, np.flatnonzero(state).tolist())
 
     return one_by_one(problem, scores)
 
@@ -49,7 +49,7 @@ def norm_ratio(stack: ResidualStack, problem: BlockRemovalProblem, tokens: Token
     def ratio(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         return (after - before).norm(dim=-1) / before.norm(dim=-1)
 
-    return cheapest(problem, _layer_scores(stack, tokens, ratio, ()))
+    return cheapest(problem, _layer_scores(stack, tokens, ratio, []))
 
 
 def sliding_window(stack: ResidualStack, problem: BlockRemovalProblem, tokens: Tokens) -> States:
@@ -64,15 +64,15 @@ def sliding_window(stack: ResidualStack, problem: BlockRemovalProblem, tokens: T
     n = len(problem)
     count = sum(budget.count for budget in problem.budgets)
     windows = np.zeros((n - count + 1, n), dtype=np.int8)
-    for start in range(len(windows)):
-        windows[start, start : start + count] = 1
+    for first in range(len(windows)):
+        windows[first, first : first + count] = 1
     feasible = problem.is_feasible(windows)
     if not feasible.any():
         raise ProblemError(f"no {count} consecutive blocks meet the budgets and pins")
     angles = np.zeros(len(windows))
     for batch in tokens.batches(BATCH):
-        streams = _streams(stack, batch, ())
-        for start in np.flatnonzero(feasible):
+        streams = _streams(stack, batch, [])
+        for start in np.flatnonzero(feasible).tolist():
             cosine = _cosine(streams[start], streams[start + count])
             angles[start] += float(torch.arccos(cosine.clamp(-1, 1)).sum())
     angles[~feasible] = np.inf
@@ -127,9 +127,15 @@ def choose(name: str, stack: ResidualStack, problem: BlockRemovalProblem, tokens
         ParameterError: no such baseline, or one that needs whole layers as blocks.
         ProblemError: the budgets cannot be met in this way.
     """
-    if name not in BASELINES:
-        raise ParameterError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+    check_names([name])
     return BASELINES[name](stack, problem, tokens)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise `ParameterError` if one of the names is no baseline."""
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise ParameterError(f"no baseline {unknown[0]!r}; there are {', '.join(BASELINES)}")
 
 
 def cheapest(problem: BlockRemovalProblem, scores: FloatArray) -> States:
@@ -161,11 +167,11 @@ def one_by_one(problem: BlockRemovalProblem, scores: Callable[[States], FloatArr
     return state
 
 
-def _influences(stack: ResidualStack, tokens: Tokens, removed: States | tuple[()]) -> FloatArray:
+def _influences(stack: ResidualStack, tokens: Tokens, removed: list[int]) -> FloatArray:
     def influence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         return 1 - _cosine(before, after)
 
-    return _layer_scores(stack, tokens, influence, [int(i) for i in removed])
+    return _layer_scores(stack, tokens, influence, removed)
 
 
 def _cosine(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -176,7 +182,7 @@ def _layer_scores(
     stack: ResidualStack,
     tokens: Tokens,
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    removed: list[int] | tuple[()],
+    removed: list[int],
 ) -> FloatArray:
     """Mean over the tokens of a score of each block's input and output, float64 (N,)."""
     _whole_layers(stack)
@@ -188,9 +194,7 @@ def _layer_scores(
     return total / int(tokens.mask.sum())
 
 
-def _streams(
-    stack: ResidualStack, tokens: Tokens, removed: list[int] | tuple[()]
-) -> list[torch.Tensor]:
+def _streams(stack: ResidualStack, tokens: Tokens, removed: list[int]) -> list[torch.Tensor]:
     """The residual stream before each layer and after the last, each (tokens, D), no padding."""
     device = stack.model.device
     ids = torch.from_numpy(tokens.ids).to(device)

@@ -87,7 +87,7 @@ def calibrate(
     kept = _PartialFile(partial, facts, resume)
     rows = kept.rows
     total = len(tokens)
-    started = time.perf_counter()
+    started = time.perf_counter() - kept.seconds
     try:
         for start in range(len(rows), total, batch_size):
             batch = tokens[start : start + batch_size]
@@ -102,10 +102,10 @@ def calibrate(
                     "derivatives of the loss; use float32 or bfloat16, and check the model"
                 )
             rows = measured if not len(rows) else np.concatenate([rows, measured])
-            kept.save(rows)
+            kept.save(rows, time.perf_counter() - started)
             report((start + len(batch)) / total)
     except BaseException:  # Ctrl-C and crashes alike: what is finished must not be lost
-        kept.save(rows, now=True)
+        kept.save(rows, time.perf_counter() - started, now=True)
         raise
     sensitivity: Sensitivity = method.combine(
         rows,
@@ -162,6 +162,7 @@ class _PartialFile:
         self.path = path
         self.facts = json.dumps(facts, sort_keys=True)
         self.rows: FloatArray = np.zeros(0)
+        self.seconds = 0.0  # spent on these rows, by all the runs
         self.saved_rows = 0
         self.saved_at = time.monotonic()
         if path is None or not path.exists():
@@ -174,6 +175,7 @@ class _PartialFile:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 facts_there, self.rows = str(archive["facts"]), archive["rows"]
+                self.seconds = float(archive["seconds"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise ProblemError(f"{path} is damaged: delete it and start again") from None
         if facts_there != self.facts:
@@ -185,13 +187,13 @@ class _PartialFile:
             )
         self.saved_rows = len(self.rows)
 
-    def save(self, rows: FloatArray, *, now: bool = False) -> None:
+    def save(self, rows: FloatArray, seconds: float, *, now: bool = False) -> None:
         """Write, unless there is nothing new or (without `now`) the last write is recent."""
         recent = time.monotonic() - self.saved_at < SAVE_EVERY
         if self.path is None or len(rows) == self.saved_rows or (recent and not now):
             return
         with atomic_write(self.path) as stream:
-            np.savez(stream, facts=np.array(self.facts), rows=rows)
+            np.savez(stream, facts=np.array(self.facts), rows=rows, seconds=seconds)
         self.saved_rows, self.saved_at = len(rows), time.monotonic()
 
     def discard(self) -> None:
@@ -218,10 +220,10 @@ def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
     own = [layer.__dict__.get("forward") for layer in layers]
     try:
         for layer in layers:
-            layer.forward = recomputing(layer.forward)  # type: ignore[method-assign]
+            layer.forward = recomputing(layer.forward)
         yield
     finally:
         for layer, forward in zip(layers, own, strict=True):
             del layer.forward
             if forward is not None:  # of a model that is spread over devices
-                layer.forward = forward  # type: ignore[method-assign]
+                layer.forward = forward

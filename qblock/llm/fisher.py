@@ -7,6 +7,7 @@ one backward pass over the text, whatever the number of blocks.
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from qblock.llm.blocks import ResidualStack
@@ -28,7 +29,7 @@ def measure(stack: ResidualStack, tokens: Tokens, report: Report = silent) -> Fl
         del logits, losses
         (gradient,) = torch.autograd.grad(loss, alpha)
     report(1.0)
-    return gradient.double().cpu().numpy()
+    return np.asarray(gradient.double().cpu().numpy())
 
 
 def combine(rows: FloatArray, **fields: Any) -> Sensitivity:

@@ -110,7 +110,7 @@ class Replay:
         if not isinstance(head, nn.Linear):
             return False
         last = self.stack.model.base_model(input_ids=self.ids, use_cache=False).last_hidden_state
-        return torch.equal(head(last[:1, -1]), logits[:1, -1])
+        return bool(torch.equal(head(last[:1, -1]), logits[:1, -1]))
 
     def layer(self, index: int, hidden: Tensor) -> Tensor:
         """The residual stream after one layer, (b, L, D)."""

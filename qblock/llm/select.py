@@ -12,11 +12,13 @@ arXiv:1806.08838), started from the curvature in place of nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from qblock.errors import BackendUnavailable, ParameterError
-from qblock.llm.blocks import ResidualStack
+from qblock.errors import BackendUnavailable, ParameterError, ProblemError
+from qblock.llm.blocks import ResidualStack, residual_stack
 from qblock.llm.losses import Report, removal_losses, silent
 from qblock.llm.text import Tokens
 from qblock.problem import BlockRemovalProblem, FloatArray, Sensitivity, States
@@ -37,6 +39,28 @@ class MeasuredState:
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.loss))
+
+
+def matching_stack(
+    model: Any, problem: BlockRemovalProblem, architecture: str | Path | None = None
+) -> ResidualStack:
+    """The stack of the model whose blocks, whole layers or sublayers, are those of the problem.
+
+    Raises:
+        ModelError: the architecture is not described.
+        ProblemError: the problem was calibrated on another model.
+    """
+    stack = residual_stack(model, "block", architecture=architecture)
+    if stack.names != problem.blocks:
+        sublayers = residual_stack(model, "sublayer", architecture=architecture)
+        if sublayers.names != problem.blocks:
+            raise ProblemError(
+                f"the instance {problem.sensitivity.name!r} has {len(problem)} blocks, "
+                f"{problem.blocks[0]!r} to {problem.blocks[-1]!r}, and the model {len(stack)}, "
+                f"{stack.names[0]!r} to {stack.names[-1]!r}: give the model it was calibrated on"
+            )
+        return sublayers
+    return stack
 
 
 def lowest(problem: BlockRemovalProblem, count: int) -> Spectrum:

@@ -120,12 +120,11 @@ def validate(
 
     Raises:
         ParameterError: fewer than four states.
-        ProblemError: the stack is not that of the problem, or too few feasible states.
+        ProblemError: too few feasible states.
         MeasurementError: a loss is NaN or infinite.
     """
     if states < 4:
         raise ParameterError(f"{states} states say nothing of a ranking: expected at least 4")
-    check_blocks(stack, problem)
     if problem.reduced.num_feasible < states:
         raise ProblemError(
             f"only {problem.reduced.num_feasible} states are feasible, fewer than the {states} "
@@ -146,17 +145,6 @@ def validate(
         intact=float(losses[0]),
         num_lowest=len(low),
     )
-
-
-def check_blocks(stack: ResidualStack, problem: BlockRemovalProblem) -> None:
-    """Raise `ProblemError` unless the problem is about the blocks of this stack."""
-    if stack.names != problem.blocks:
-        raise ProblemError(
-            f"the instance {problem.sensitivity.name!r} has the {len(problem)} blocks "
-            f"{problem.blocks[0]!r} to {problem.blocks[-1]!r}, and the model has {len(stack)}, "
-            f"{stack.names[0]!r} to {stack.names[-1]!r}: give the model it was calibrated on "
-            "(and the same granularity)"
-        )
 
 
 def spread_states(
@@ -184,13 +172,17 @@ def rank_agreement(
 
     Pairs are resampled; resamples in which one side is constant are left out.
     """
-    measure = spearmanr if statistic == "spearman" else kendalltau
+
+    def measure(x: FloatArray, y: FloatArray) -> float:
+        result = spearmanr(x, y) if statistic == "spearman" else kendalltau(x, y)
+        return float(result.statistic)
+
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(first), (RESAMPLES, len(first)))
     usable = [d for d in draws if np.ptp(first[d]) > 0 and np.ptp(second[d]) > 0]
-    resampled = [measure(first[d], second[d]).statistic for d in usable]
+    resampled = [measure(first[d], second[d]) for d in usable]
     low, high = np.percentile(resampled, [2.5, 97.5]) if resampled else (-1.0, 1.0)
-    return Interval(float(measure(first, second).statistic), float(low), float(high))
+    return Interval(measure(first, second), float(low), float(high))
 
 
 def scatter_plot(validation: Validation, path: Path) -> Path:
