@@ -15,6 +15,7 @@ from qblock.cli import (
     _compare,
     _demo,
     _instances,
+    _prune,
     _select,
     _show,
     _solve,
@@ -39,6 +40,7 @@ app.command("calibrate")(_calibrate.calibrate)
 app.command("validate")(_validate.validate)
 app.command("select")(_select.select)
 app.command("baselines")(_baselines.baselines)
+app.command("prune")(_prune.prune)
 
 
 def main() -> None:

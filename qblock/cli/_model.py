@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qblock.cli import _common as common
-
 if TYPE_CHECKING:
     from qblock.llm.load import LoadedModel
 
@@ -53,5 +51,4 @@ def load(
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     from qblock.llm.load import load_model
 
-    with common.progress_line(f"loading {model}"):
-        return load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)
+    return load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)

@@ -37,6 +37,7 @@ class Architecture(BaseModel):
     returns_tuple: bool = False
     per_layer: tuple[str, ...] = ("layer_types",)
     dense: DenseLayers | None = None
+    reset: Mapping[str, Any] = {}
     require: Mapping[str, Any] = {}
 
 

@@ -5,7 +5,7 @@ add to the residual stream. The coupling alpha_i multiplies what block i adds: a
 the original model, alpha_i = 0 the model without the block (arXiv:2602.00161).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,19 +278,3 @@ def _forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             del layer.forward
         else:
             layer.forward = own
-
-
-def removed_layers(stack: ResidualStack, removed: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the layers that the named blocks are, ascending.
-
-    Raises:
-        ModelError: a name that is no block of the stack, or a sublayer, which cannot be deleted.
-    """
-    known = {str(number): number for number in range(len(stack.layers))}
-    unknown = [name for name in removed if name not in known]
-    if unknown:
-        raise ModelError(
-            f"block {unknown[0]!r} is no layer of this model, whose layers are 0 to "
-            f"{len(known) - 1}; sublayers (such as '3.mlp') can be measured but not deleted"
-        )
-    return tuple(sorted({known[name] for name in removed}))
