@@ -78,7 +78,6 @@ def calibrate(
                     "model": loaded.source,
                     "revision": loaded.revision,
                     "text": source.source,
-                    "text_sha256": source.digest,
                     "granularity": granularity,
                 },
                 report=report,
@@ -88,6 +87,7 @@ def calibrate(
             common.messages.print(f"finished batches are in {partial}: go on with --resume")
         raise
     save_sensitivity(sensitivity, output)
+    partial.unlink(missing_ok=True)
     half = sensitivity.provenance["split_half_spearman"]
     common.console.print(
         f"{output}: {len(sensitivity)} blocks, {curvature}, {tokens.predicted} tokens in "

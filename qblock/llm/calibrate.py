@@ -10,6 +10,7 @@ with the output embedding. Ablation needs few rows, so on up to a few dozen bloc
 best use of minutes; beyond, `fisher` is the one that stays affordable.
 """
 
+import hashlib
 import json
 import time
 import zipfile
@@ -65,7 +66,8 @@ def calibrate(
         tokens: m rows of calibration text.
         curvature: a key of `CURVATURES`.
         batch_size: rows that go through the model together.
-        partial: where finished batches are kept until the end; nowhere if None.
+        partial: where finished batches are kept; nowhere if None. The caller deletes it once the
+            sensitivity is safe.
         resume: go on from `partial` if it is there, rather than refuse to overwrite it.
         name: of the instance.
         provenance: facts on the model and text to keep in it, JSON-like.
@@ -104,9 +106,8 @@ def calibrate(
             rows = measured if not len(rows) else np.concatenate([rows, measured])
             kept.save(rows, time.perf_counter() - started)
             report((start + len(batch)) / total)
-    except BaseException:  # Ctrl-C and crashes alike: what is finished must not be lost
+    finally:  # after Ctrl-C and crashes too: what is finished must not be lost
         kept.save(rows, time.perf_counter() - started, now=True)
-        raise
     sensitivity: Sensitivity = method.combine(
         rows,
         blocks=stack.names,
@@ -120,7 +121,6 @@ def calibrate(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    kept.discard()
     return sensitivity
 
 
@@ -133,6 +133,7 @@ def _facts(stack: ResidualStack, tokens: Tokens, curvature: str, batch_size: int
         "rows": len(tokens),
         "row_length": tokens.ids.shape[1],
         "tokens_predicted": tokens.predicted,
+        "tokens_sha256": hashlib.sha256(tokens.ids.tobytes() + tokens.mask.tobytes()).hexdigest(),
         "batch_size": batch_size,
     }
 
@@ -195,10 +196,6 @@ class _PartialFile:
         with atomic_write(self.path) as stream:
             np.savez(stream, facts=np.array(self.facts), rows=rows, seconds=seconds)
         self.saved_rows, self.saved_at = len(rows), time.monotonic()
-
-    def discard(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
 
 @contextmanager

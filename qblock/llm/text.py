@@ -8,7 +8,6 @@ into consecutive windows.
 """
 
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -73,11 +72,6 @@ class Text:
     def ids(self) -> IntArray:
         """All tokens in a row, int64 (T,)."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *self.documents])
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the token ids as little-endian int64, hex."""
-        return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
 
     @property
     def calibration(self) -> "Text":
