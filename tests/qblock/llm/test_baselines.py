@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from llm_support import plain_losses, ragged_tokens
 from support import problems
-from test_losses import plain_losses, ragged_tokens
 from tiny_models import tiny_model
 
 from qblock.errors import ParameterError, ProblemError

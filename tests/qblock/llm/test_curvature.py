@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import approx_fprime
-from test_losses import ragged_tokens
+from llm_support import ragged_tokens
 from tiny_models import tiny_model
 
 from qblock.errors import MeasurementError, ParameterError, ProblemError
@@ -16,40 +15,35 @@ from qblock.llm.text import Tokens
 from qblock.problem import BlockRemovalProblem
 
 
-def double_stack(granularity="block", **changes):
-    return residual_stack(tiny_model(**changes).double(), granularity)
-
-
-def row_loss(stack, tokens, row, alpha):
-    """The loss of one row at couplings (N,), by transformers' own loss."""
+def row_gradient(stack, tokens, row):
+    """Gradient (N,) of the loss of one row alone, by transformers' own loss."""
     ids = torch.from_numpy(tokens.ids[row][tokens.mask[row]])[None]
-    with torch.no_grad(), stack.couplings(torch.as_tensor(alpha, dtype=torch.float64)):
-        return stack.model(input_ids=ids, labels=ids, use_cache=False).loss.item()
+    alpha = torch.ones(len(stack), requires_grad=True)
+    with stack.couplings(alpha):
+        loss = stack.model(input_ids=ids, labels=ids, use_cache=False).loss
+    return torch.autograd.grad(loss, alpha)[0].numpy()
 
 
-@pytest.mark.parametrize("granularity", ["block", "sublayer"])
-def test_fisher_rows_are_the_gradients_of_each_row(granularity):
-    stack, tokens = double_stack(granularity), ragged_tokens()
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt-neox", "mamba"])
+def test_fisher_rows_are_the_gradients_of_each_row(name):
+    stack, tokens = residual_stack(tiny_model(name)), ragged_tokens()
     A = fisher.measure(stack, tokens)
     for row in range(len(tokens)):
-        expected = approx_fprime(
-            np.ones(len(stack)), lambda alpha, row=row: row_loss(stack, tokens, row, alpha), 1e-6
-        )
-        np.testing.assert_allclose(A[row], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(A[row], row_gradient(stack, tokens, row), rtol=1e-3, atol=1e-5)
 
 
 def test_checkpointing_changes_nothing_but_memory():
-    stack, tokens = double_stack(), ragged_tokens()
+    stack, tokens = residual_stack(tiny_model()), ragged_tokens()
     plain = fisher.measure(stack, tokens)
     with checkpointed(stack.layers):
         again = fisher.measure(stack, tokens)
-    np.testing.assert_allclose(again, plain, rtol=1e-12)
+    np.testing.assert_allclose(again, plain, rtol=1e-6)
     assert all("forward" not in layer.__dict__ for layer in stack.layers)
 
 
 @pytest.mark.parametrize(("name", "granularity"), [("llama", "sublayer"), ("gpt2", "block")])
 def test_gauss_newton_equals_the_fisher_information_of_the_models_predictions(name, granularity):
-    stack, tokens = double_stack(granularity, name=name), ragged_tokens()
+    stack, tokens = residual_stack(tiny_model(name), granularity), ragged_tokens()
     measured = gauss_newton.measure(stack, tokens)
     for row in range(len(tokens)):
         ids = torch.from_numpy(tokens.ids[row][tokens.mask[row]])[None]
@@ -59,12 +53,12 @@ def test_gauss_newton_equals_the_fisher_information_of_the_models_predictions(na
                 logits = stack.model(input_ids=ids, use_cache=False).logits
             return logits[0, :-1].log_softmax(-1)
 
-        ones = torch.ones(len(stack), dtype=torch.float64)
+        ones = torch.ones(len(stack))
         p = log_p(ones).exp().numpy()
         score = torch.autograd.functional.jacobian(log_p, ones).numpy()  # (T, V, N)
         expected = np.einsum("tv,tvi,tvj->ij", p, score, score) / len(p)
-        np.testing.assert_allclose(measured[row, :-1], expected, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(measured[:, -1], fisher.measure(stack, tokens), atol=1e-6)
+        np.testing.assert_allclose(measured[row, :-1], expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(measured[:, -1], fisher.measure(stack, tokens), atol=1e-5)
 
 
 def test_ablation_energy_is_the_loss_change_of_singles_and_pairs():

@@ -5,29 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import tiny_ids, tiny_model
+from llm_support import plain_losses, ragged_tokens
+from tiny_models import tiny_model
 
 from qblock.errors import MeasurementError
 from qblock.llm.blocks import residual_stack
 from qblock.llm.losses import removal_losses
-from qblock.llm.text import Tokens
-
-
-def ragged_tokens(rows: int = 3, length: int = 10) -> Tokens:
-    ids = tiny_ids(rows, length).numpy()
-    mask = np.ones(ids.shape, dtype=np.bool_)
-    mask[1, 6:] = False
-    return Tokens(ids, mask)
-
-
-def plain_losses(stack, state, tokens):
-    """transformers' own loss of each row alone, without its padding."""
-    losses = []
-    for ids, mask in zip(tokens.ids, tokens.mask, strict=True):
-        row = torch.from_numpy(ids[mask])[None]
-        with torch.no_grad(), stack.skipping(np.flatnonzero(state).tolist()):
-            losses.append(stack.model(input_ids=row, labels=row, use_cache=False).loss.item())
-    return losses
 
 
 @pytest.mark.parametrize(

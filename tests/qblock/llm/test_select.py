@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from llm_support import plain_losses, ragged_tokens
 from scipy.stats import kendalltau, spearmanr
-from test_losses import plain_losses, ragged_tokens
 from tiny_models import tiny_model
 
 from qblock.errors import ParameterError, ProblemError
