@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import rankdata
 
 from qblock.errors import ParameterError, ProblemError
 from qblock.files import atomic_write
@@ -172,17 +172,30 @@ def rank_agreement(
 
     Pairs are resampled; resamples in which one side is constant are left out.
     """
-
-    def measure(x: FloatArray, y: FloatArray) -> float:
-        result = spearmanr(x, y) if statistic == "spearman" else kendalltau(x, y)
-        return float(result.statistic)
-
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(first), (RESAMPLES, len(first)))
-    usable = [d for d in draws if np.ptp(first[d]) > 0 and np.ptp(second[d]) > 0]
-    resampled = [measure(first[d], second[d]) for d in usable]
-    low, high = np.percentile(resampled, [2.5, 97.5]) if resampled else (-1.0, 1.0)
-    return Interval(measure(first, second), float(low), float(high))
+    usable = (np.ptp(first[draws], axis=1) > 0) & (np.ptp(second[draws], axis=1) > 0)
+    resampled = _correlations(first[draws[usable]], second[draws[usable]], statistic)
+    low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (-1.0, 1.0)
+    (value,) = _correlations(first[None], second[None], statistic)
+    return Interval(float(value), float(low), float(high))
+
+
+def _correlations(
+    first: FloatArray, second: FloatArray, statistic: Literal["spearman", "kendall"]
+) -> FloatArray:
+    """Rank correlation of each row of two float64 (R, S), as (R,).
+
+    Both are the cosine of two vectors: of centred ranks, or of the signs of all differences.
+    """
+
+    def vectors(values: FloatArray) -> FloatArray:
+        if statistic == "spearman":
+            return np.asarray(rankdata(values, axis=1) - (values.shape[1] + 1) / 2)
+        return np.sign(values[:, :, None] - values[:, None, :]).reshape(len(values), -1)
+
+    x, y = vectors(first), vectors(second)
+    return np.asarray((x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1)))
 
 
 def scatter_plot(validation: Validation, path: Path) -> Path:
