@@ -9,6 +9,7 @@ are padded on the right, so a causal model needs no attention mask: only the los
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -80,37 +81,42 @@ class Replay:
         self.ids = torch.from_numpy(tokens.ids).to(stack.model.device)
         self.mask = torch.from_numpy(tokens.mask[:, 1:]).to(stack.model.device)
         self.inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        with torch.inference_mode():
-            intact = self._capture()
-            self.fused = self._can_fuse(intact)
+        with torch.inference_mode(), ExitStack() as hooks:
+            self._run_intact(hooks)
 
-    def _capture(self) -> Tensor:
-        """Run the intact model, keep what each layer is given; returns the logits."""
-        hidden: list[Tensor] = []
+    def _run_intact(self, hooks: ExitStack) -> None:
+        """Keep what enters the first layer and what else each layer is given.
 
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        Also finds out whether the logits are the output embedding of the last hidden state and
+        nothing more, so that they need not be held all at once.
+        """
+        model = self.stack.model
+        head = model.get_output_embeddings()
+        streams: list[Tensor] = []
+        last: list[Tensor] = []
+
+        def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             rest = dict(kwargs)
-            hidden.append(args[0] if args else rest.pop("hidden_states"))
+            streams.append(args[0] if args else rest.pop("hidden_states"))
             self.inputs.append((args[1:], rest))
 
-        handles = [
-            layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in self.stack.layers
-        ]
-        try:
-            logits: Tensor = self.stack.model(input_ids=self.ids, use_cache=False).logits
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.first = hidden[0]
-        return logits
+        def leaving_head(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            last.extend((args[0], output))
 
-    def _can_fuse(self, logits: Tensor) -> bool:
-        """Whether the logits are the output embedding of the last hidden state, nothing more."""
-        head = self.stack.model.get_output_embeddings()
-        if not isinstance(head, nn.Linear):
-            return False
-        last = self.stack.model.base_model(input_ids=self.ids, use_cache=False).last_hidden_state
-        return bool(torch.equal(head(last[:1, -1]), logits[:1, -1]))
+        for layer in self.stack.layers:
+            hooks.callback(layer.register_forward_pre_hook(entering, with_kwargs=True).remove)
+        if isinstance(head, nn.Linear) and head.weight.device.type != "meta":
+            hooks.callback(head.register_forward_hook(leaving_head).remove)
+        base: list[Any] = []
+        hooks.callback(model.base_model.register_forward_hook(lambda *a: base.append(a[2])).remove)
+        logits = model(input_ids=self.ids, use_cache=False).logits
+        self.first = streams[0]
+        self.fused = (
+            len(last) == 2
+            and len(base) == 1  # some models call a part of their base model only
+            and torch.equal(last[0], base[0].last_hidden_state)
+            and torch.equal(last[1], logits)
+        )
 
     def layer(self, index: int, hidden: Tensor) -> Tensor:
         """The residual stream after one layer, (b, L, D)."""
@@ -153,13 +159,11 @@ class Replay:
         with self.stack.resuming(len(self.stack.layers), hidden):
             if self.fused:
                 last = model.base_model(input_ids=self.ids, use_cache=False).last_hidden_state
-                losses = tiled_losses(
-                    last[:, :-1][self.mask],
-                    self.ids[:, 1:][self.mask],
-                    model.get_output_embeddings(),
-                )
-                by_token = torch.zeros(self.mask.shape, dtype=torch.float64, device=losses.device)
-                by_token[self.mask] = losses.double()
+                mask, targets = self.mask.to(last.device), self.ids[:, 1:].to(last.device)
+                by_token = torch.zeros(mask.shape, dtype=torch.float64, device=last.device)
+                by_token[mask] = tiled_losses(
+                    last[:, :-1][mask], targets[mask], model.get_output_embeddings()
+                ).double()
             else:
                 logits = model(input_ids=self.ids, use_cache=False).logits
                 by_token = token_losses(logits, self.ids, self.mask).double()

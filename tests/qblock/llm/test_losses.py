@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 
 from qblock.errors import MeasurementError
 from qblock.llm.blocks import residual_stack
-from qblock.llm.losses import removal_losses
+from qblock.llm.losses import Replay, removal_losses
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_shared_prefixes_are_run_once():
     removal_losses(stack, np.eye(5, dtype=np.int8), ragged_tokens(), batch_size=3)
     for handle in handles:
         handle.remove()
-    intact = 2  # one run to capture the inputs of the layers, one to look at the head
+    intact = 1  # one run to see what else each layer is given
     # Layer k is needed by the states that remove an earlier block, and once by all the others.
     assert [n - intact for n in runs] == [1, 2, 3, 4, 4]
 
@@ -78,3 +78,8 @@ def test_progress_reaches_one():
     removal_losses(stack, states, ragged_tokens(), batch_size=2, report=reports.append)
     assert reports == sorted(reports)
     assert reports[-1] == 1
+
+
+@pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma2", False)])
+def test_logits_are_held_whole_only_where_something_follows_the_output_embedding(name, fused):
+    assert Replay(residual_stack(tiny_model(name)), ragged_tokens()).fused == fused
