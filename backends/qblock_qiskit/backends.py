@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from qblock.backend import (
 from qblock.errors import CapacityError, ParameterError, SolverTimeout
 from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, ReducedProblem, States
 from qblock_qiskit.ansatz import Ansatz, FixedWeightAnsatz, PenaltyAnsatz, Simulator, Units
-from qblock_qiskit.circuits import CircuitSize
+from qblock_qiskit.circuits import CircuitSize, draw_circuit
 from qblock_qiskit.devices import Device, availability, check_capacity, open_device, transpile
 from qblock_qiskit.optimise import Evaluation, Optimiser, Search, find_angles, linear_ramp
 from qblock_qiskit.outcome import draw, exact_outcome
@@ -42,6 +42,10 @@ Evaluate = Callable[[FloatArray], Evaluation]
 
 SECONDS_PER_SHOT = 300e-6
 """Of IBM hardware: reset delay and readout; the circuit itself takes less."""
+
+
+MOST_DRAWN = 8
+"""Qubits of a circuit that is drawn as text."""
 
 
 @dataclass
@@ -364,6 +368,9 @@ class Qaoa(_Qaoa[PenaltyQaoaParameters]):
     def ansatz(self, problem: ReducedProblem, parameters: PenaltyQaoaParameters) -> Ansatz:
         return PenaltyAnsatz(problem, parameters.penalty)
 
+    def draw_circuit(self, problem: ReducedProblem) -> str:
+        return _drawn(self, problem, "x")
+
 
 class FixedWeightQaoa(_Qaoa[FixedWeightParameters]):
     """QAOA inside the budgets, without a penalty."""
@@ -380,3 +387,16 @@ class FixedWeightQaoa(_Qaoa[FixedWeightParameters]):
 
     def ansatz(self, problem: ReducedProblem, parameters: FixedWeightParameters) -> Ansatz:
         return FixedWeightAnsatz(problem, parameters.mixer)
+
+    def draw_circuit(self, problem: ReducedProblem) -> str:
+        return _drawn(self, problem, "complete")
+
+
+def _drawn(backend: Backend[Any], problem: ReducedProblem, mixer: Literal["x", "complete"]) -> str:
+    backend.require_available()
+    if not 2 <= len(problem) <= MOST_DRAWN:
+        raise CapacityError(
+            f"a circuit of {len(problem)} qubits is not drawn; leave 2 to {MOST_DRAWN} blocks "
+            "undecided by pinning the others (--keep, --drop)"
+        )
+    return draw_circuit(problem, mixer=mixer)
