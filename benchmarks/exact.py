@@ -81,7 +81,8 @@ def spectra() -> None:
                 else f"no: {certificate.lower_bound:.4g} <= optimum <= {best:.4g}"
             )
             print(
-                f"| {kind} | {n} | {remove} | {goal} | {seconds:.3f} | {certificate.nodes} | {proof} |",
+                f"| {kind} | {n} | {remove} | {goal} | {seconds:.3f} "
+                f"| {certificate.nodes} | {proof} |",
                 flush=True,
             )
 
