@@ -186,18 +186,19 @@ class Search:
         survivors, members = self._members(0), self._members(level)
         earlier = survivors[survivors < level]
         y = stack.y[0]
-        field = stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier]
+        linear = 2 * (stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier])
         group_of = model.group_of[members]
         before = shifts.d[shifts.row[level], members]
-        shifts.d[level] = 0.0
-        shifts.d[level, members] = optimal_shift(
-            model.Q[np.ix_(members, members)] + 2 * np.diag(field),
+        shift = optimal_shift(
+            model.Q[np.ix_(members, members)] + np.diag(linear),
             group_of,
             np.bincount(group_of, weights=y[members], minlength=len(model.budgets)).astype(
                 np.float64
             ),
-            start=before if before.any() else None,
+            start=before + linear if before.any() else None,
         )
+        shifts.d[level] = 0.0
+        shifts.d[level, members] = shift - linear  # linear terms need no curvature
         later = np.arange(level, len(self.order))
         shifts.row[later] = np.maximum(shifts.row[later], level)
         shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE
