@@ -292,7 +292,9 @@ def _exact_samples(
 ) -> tuple[States, IntArray, dict[str, Any]]:
     psi = simulator.evolve(*units.radians(search.angles))
     states, counts = draw(simulator, psi, shots, rng)
-    return states, counts, asdict(exact_outcome(simulator, psi, offset))
+    figures = asdict(exact_outcome(simulator, psi, offset))
+    lists = {key: list(value) for key, value in figures.items() if isinstance(value, tuple)}
+    return states, counts, figures | lists  # as they come back from JSON
 
 
 def _measured_samples(
