@@ -14,6 +14,7 @@ from qblock.cli import (
     _calibrate,
     _compare,
     _demo,
+    _evaluate,
     _instances,
     _prune,
     _select,
@@ -41,6 +42,7 @@ app.command("validate")(_validate.validate)
 app.command("select")(_select.select)
 app.command("baselines")(_baselines.baselines)
 app.command("prune")(_prune.prune)
+app.command("evaluate")(_evaluate.evaluate)
 
 
 def main() -> None:
