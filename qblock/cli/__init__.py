@@ -14,6 +14,7 @@ from qblock.cli import (
     _calibrate,
     _compare,
     _demo,
+    _evaluate,
     _instances,
     _prune,
     _reduce,
@@ -53,6 +54,7 @@ app.command("validate", rich_help_panel=MODELS)(_validate.validate)
 app.command("select", rich_help_panel=MODELS)(_select.select)
 app.command("baselines", rich_help_panel=MODELS)(_baselines.baselines)
 app.command("prune", rich_help_panel=MODELS)(_prune.prune)
+app.command("evaluate", rich_help_panel=MODELS)(_evaluate.evaluate)
 
 
 def main() -> None:

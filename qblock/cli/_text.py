@@ -30,10 +30,10 @@ BatchSizeOption = Annotated[
 
 
 def read(loaded: "LoadedModel", source: str, rows: int, seq_len: int) -> "Text":
-    """The text, or as much of a dataset as gives that many rows for each of its two parts."""
+    """The text, or as much of a dataset as gives that many rows in each of its two parts."""
     from qblock.llm.text import load_text
 
-    return load_text(source, loaded.tokenizer, limit=10 * rows * seq_len)
+    return load_text(source, loaded.tokenizer, enough=(rows, seq_len))
 
 
 @contextmanager

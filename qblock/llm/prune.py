@@ -166,7 +166,12 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _check_target(out: Path, force: bool) -> None:
+def check_target(out: Path, force: bool) -> None:
+    """Refuse a directory that cannot be made, or that is there and must not be replaced.
+
+    Raises:
+        ModelError: no parent directory; there already, without `force`; or no model.
+    """
     if not out.parent.is_dir():
         raise ModelError(f"cannot write {out}: there is no directory {out.parent}")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -242,7 +247,7 @@ def _verify(folder: Path, model: Any, probe: Tensor, expected: Tensor) -> float:
     with torch.inference_mode():
         logits = fresh(input_ids=probe.to(fresh.device), use_cache=False).logits.cpu()
         difference = float((logits - expected).abs().max() / expected.abs().max())
-        if not difference <= AGREEMENT[model.dtype]:
+        if not difference <= AGREEMENT.get(model.dtype, max(AGREEMENT.values())):
             raise ModelError(
                 f"the pruned model, loaded afresh, gives other logits than the original without "
                 f"these layers (relative difference {difference:.2g}): the description of the "

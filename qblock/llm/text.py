@@ -9,6 +9,7 @@ into consecutive windows.
 
 import functools
 import importlib.util
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,13 +121,14 @@ class Text:
         return Tokens(ids, mask)
 
 
-def load_text(source: str, tokenizer: Any, *, limit: int | None = None) -> Text:
+def load_text(source: str, tokenizer: Any, *, enough: tuple[int, int] | None = None) -> Text:
     """Read and tokenize a source, without special tokens except those of a chat template.
 
     Args:
         source: see the module's description.
         tokenizer: of transformers.
-        limit: stop reading a dataset after this many tokens.
+        enough: stop reading a dataset once both its parts, for calibration and held out, give
+            this many rows of this many tokens.
 
     Raises:
         TextError: no such source, an unreadable or empty one, or chats for a tokenizer that
@@ -137,7 +139,7 @@ def load_text(source: str, tokenizer: Any, *, limit: int | None = None) -> Text:
     if source.startswith("builtin:"):
         raise TextError(f"no built-in text {source!r}; there is {PYTHON_DOCS!r}")
     if source.startswith("hf:"):
-        return _dataset_text(source, tokenizer, limit)
+        return _dataset_text(source, tokenizer, enough)
     return _stream(Path(source).name, _read(Path(source)), tokenizer)
 
 
@@ -171,26 +173,26 @@ def _stream(source: str, text: str, tokenizer: Any) -> Text:
     return Text(source, (_encode(text, tokenizer),))
 
 
-def _dataset_text(source: str, tokenizer: Any, limit: int | None) -> Text:
+def _dataset_text(source: str, tokenizer: Any, enough: tuple[int, int] | None) -> Text:
     rows, column = _open_dataset(source)
     documents: list[IntArray] = []
-    tokens = 0
+    found = [0, 0]  # for calibration and held out: tokens of a stream, or chats
     chats = False
     for row in rows:
         value = row[column]
         chats = isinstance(value, list)
-        ids = _encode_chat(source, value, tokenizer) if chats else _encode(value, tokenizer)
+        ids = _encode_chat(source, value, tokenizer) if chats else _encode(str(value), tokenizer)
         if not len(ids):
             continue
         if not chats and tokenizer.eos_token_id is not None:
             ids = np.append(ids, tokenizer.eos_token_id)
         documents.append(ids)
-        tokens += len(ids)
-        if limit is not None and tokens >= limit:
+        found[len(documents) % 5 == 0] += 1 if chats else len(ids)
+        if enough is not None and min(found) >= (enough[0] if chats else math.prod(enough)):
             break
     if not documents:
         raise TextError(f"{source} is empty: no text in column {column!r}")
-    return Text(source, tuple(documents), chats)
+    return Text(_shown(source), tuple(documents), chats)
 
 
 def _open_dataset(source: str) -> tuple[Any, str]:
@@ -217,12 +219,18 @@ def _open_dataset(source: str) -> tuple[Any, str]:
     return rows, column
 
 
+def _shown(source: str) -> str:
+    """The source without the folders of a dataset that lies on this machine."""
+    name, colon, rest = source.removeprefix("hf:").partition(":")
+    return f"hf:{Path(name).name if Path(name).exists() else name}{colon}{rest}"
+
+
 def _encode_chat(source: str, turns: list[dict[str, str]], tokenizer: Any) -> IntArray:
     if not getattr(tokenizer, "chat_template", None):
         raise TextError(f"{source} holds chats, and this model's tokenizer has no chat template")
     messages = [
         {
-            "role": ROLES.get(speaker := turn.get("role") or turn["from"], speaker),
+            "role": ROLES.get(speaker := turn.get("role") or turn.get("from", ""), speaker),
             "content": turn.get("content") or turn.get("value", ""),
         }
         for turn in turns

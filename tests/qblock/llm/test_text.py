@@ -104,9 +104,18 @@ def test_documents_of_a_dataset_become_one_stream_with_end_tokens(tmp_path, toke
     assert not text.chats
 
 
-def test_a_dataset_is_read_only_as_far_as_needed(tmp_path, tokenizer):
-    source = write_rows(tmp_path, [{"text": "abcd"}] * 100)
-    assert len(load_text(source, tokenizer, limit=12).ids) == 15
+@pytest.mark.parametrize(
+    ("row", "enough", "documents"),
+    [({"text": "abcd"}, (2, 5), 10), ({"messages": [{"role": "a", "content": "b"}]}, (3, 100), 15)],
+)
+def test_a_dataset_is_read_only_until_both_parts_suffice(tmp_path, row, enough, documents):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}xx"
+    text = load_text(write_rows(tmp_path, [row] * 100), tokenizer, enough=enough)
+    assert len(text.documents) == documents
+    assert str(tmp_path) not in text.source
+    for part in (text.calibration, text.heldout):
+        assert len(part.rows(*enough)) == enough[0]
 
 
 def test_chats_go_through_the_template_and_are_padded(tmp_path):
