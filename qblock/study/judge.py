@@ -10,7 +10,7 @@ import numpy as np
 
 from qblock.backend import Timing
 from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, States
-from qblock.spectrum import TIE_TOLERANCE, Spectrum
+from qblock.spectrum import TIE_TOLERANCE, Spectrum, tie_width
 from qblock.study.contender import RunRequest
 from qblock.study.records import RunRecord
 from qblock.study.statistics import (
@@ -209,27 +209,45 @@ def judge(
 
 def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRecord]) -> Reference:
     best = [run.best for run in runs if run.best is not None]
-    proofs = [
-        run
-        for run in runs
-        if run.state == "done" and run.certificate is not None and run.certificate.proved
-    ]
-    states: States = np.zeros((0, len(problem)), dtype=np.int8)
-    energies: FloatArray = np.zeros(0)
-    bounds = [run.certificate.lower_bound for run in runs if run.certificate is not None]
-    if proofs:
-        longest = max(proofs, key=lambda run: run.feasible or 0)
-        spectrum = Spectrum.of_states(problem, *store.samples(longest.key))
-        states, energies = spectrum.states, spectrum.energies
+    certified = [run for run in runs if run.state == "done" and run.certificate is not None]
+    bounds = [run.certificate.lower_bound for run in certified if run.certificate is not None]
+    proved = False
+    source, states, energies = "best of all runs", np.zeros((0, len(problem)), np.int8), np.zeros(0)
+    for run in certified:
+        spectrum = Spectrum.of_states(problem, *store.samples(run.key), certificate=run.certificate)
+        count = _proved_count(spectrum)
+        if count is None:
+            continue
+        if not proved or count > len(states):
+            source = run.backend
+            states, energies = spectrum.states[:count], spectrum.energies[:count]
+        proved = True
     return Reference(
         energy=min(best, default=float("nan")),
-        proved=bool(proofs),
+        proved=proved,
         lower_bound=max(bounds, default=None),
-        source=proofs[0].backend if proofs else "best of all runs",
+        source=source,
         random_mean=random_feasible_mean(problem.reduced) + problem.reduced.offset,
         states=states,
         energies=energies,
     )
+
+
+def _proved_count(spectrum: Spectrum) -> int | None:
+    """How many of a certified list are the lowest states beyond doubt; None if not even one.
+
+    States that tie with the last place are left out, since others may be as low.
+    """
+    certificate = spectrum.certificate
+    if certificate is None or not len(spectrum):
+        return None
+    if not certificate.proved:
+        count = int((spectrum.energies < certificate.complete_below).sum())
+        return count or None
+    if not certificate.ties_at_kth:
+        return len(spectrum)
+    last = spectrum.energies[-1] - tie_width(spectrum.energies)
+    return int((spectrum.energies < last).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ parameters = { beta_range = "objective" }
 grid = { num_reads = [10, 100] }      # every combination
 """
 
+import importlib.resources
 import inspect
 import itertools
 import tomllib
@@ -71,13 +72,19 @@ class _PlanFile(_Table):
     tuning_study: str | None = None
 
 
+LIBRARY = Path(str(importlib.resources.files("qblock") / "instances" / "library.toml"))
+"""The benchmark that comes with qblock, as a plan."""
+
+
 def load_plan(path: str | Path) -> Plan:
     """Read a plan and check it whole: backends, parameters, instances, budgets.
+
+    The name "library" stands for the bundled benchmark.
 
     Raises:
         StudyError: one line with the file, the place in it and what is wrong there.
     """
-    path = Path(path)
+    path = LIBRARY if str(path) == "library" else Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         table = _PlanFile.model_validate(content)
