@@ -1,9 +1,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qblock.exact.engine import Search
 from support import problems
 
+from qblock.exact.engine import Search
 from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
