@@ -304,6 +304,15 @@ class Backend(ABC, Generic[P]):
         """What `sample` would take, before any cost."""
         return Estimate()
 
+    def draw_circuit(self, problem: ReducedProblem) -> str:
+        """The circuit that would run, as text, for teaching.
+
+        Raises:
+            ParameterError: this backend runs no circuit.
+            CapacityError: too many blocks to be read.
+        """
+        raise ParameterError(f"backend {self.name!r} runs no circuit")
+
     def parse(self, parameters: Mapping[str, Any]) -> P:
         """Validated parameters.
 

@@ -66,3 +66,19 @@ class QuotaExceeded(BackendError):
 
 class SolverTimeout(BackendError):
     """The solver gave no answer within its time limit."""
+
+
+class TextError(QblockError):
+    """A text source is missing, unreadable, empty or too short."""
+
+    exit_code = 2
+
+
+class MeasurementError(QblockError):
+    """A loss that was measured on a model cannot be used: it is NaN or infinite."""
+
+
+class ModelError(QblockError):
+    """A model cannot be read, is of an architecture nobody described, or does not fit."""
+
+    exit_code = 2

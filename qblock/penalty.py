@@ -8,17 +8,19 @@ solver's temperature range and coefficient precision. Both named weights here ar
 - "safe": every infeasible state lies above every feasible state, so that the whole feasible
   spectrum comes first and in order.
 
-Proof. Let D be diagonal with Q - D positive semidefinite. On 0/1 states E equals the convex
-f(y) = y'(Q - D)y + diag(D).y, which lies above its tangent at any point z of the unit box:
-E(y) >= c + a.y with a = grad f(z), c = f(z) - a.z. So every state with r_k blocks removed from
-group k has E(y) >= c + sum_k s_k(r_k), where s_k(r) sums the r smallest entries of a in group k.
-With U an upper bound on the energy that must stay lowest, any
+Let L(r) be a lower bound on the energy of the states with r_k blocks removed from group k, and U
+an upper bound on the energy that must stay lowest. Then any
 
-    lambda > max over r != m of (U - c - sum_k s_k(r_k)) / sum_k (r_k - m_k)^2
+    lambda > max over r != m of (U - L(r)) / sum_k (r_k - m_k)^2
 
-suffices. The maximum of this ratio is found by Dinkelbach's method; its inner minimum separates
-over groups. The tangent point z is free: it is moved to the relaxed minimum at the counts that
-bind, and the least weight found is kept. E need not be positive semidefinite.
+suffices. With exact L and U the right side is the smallest sufficient weight.
+
+A first L for all r at once: let D be diagonal with Q - D positive semidefinite. On 0/1 states E
+equals the convex f(y) = y'(Q - D)y + diag(D).y, which lies above its tangent at any point z of
+the unit box: E(y) >= c + a.y with a = grad f(z), c = f(z) - a.z. So L(r) = c + sum_k s_k(r_k),
+where s_k(r) sums the r smallest entries of a in group k. E need not be positive semidefinite.
+For "tight" the counts that bind, a handful next to m, then get a bound of their own from a short
+branch and bound (`qblock.exact`), until the one that binds cannot be improved.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -28,7 +30,8 @@ from pydantic import Field
 
 from qblock.convexify import convexifying_shift
 from qblock.errors import ParameterError
-from qblock.problem import FloatArray, IntArray, ReducedProblem, States
+from qblock.exact import prove
+from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, ReducedProblem, Sensitivity
 
 Penalty: TypeAlias = Literal["tight", "safe"] | Annotated[float, Field(gt=0)]
 """A proved weight by name, or a positive number in units of the energy."""
@@ -36,6 +39,15 @@ Penalty: TypeAlias = Literal["tight", "safe"] | Annotated[float, Field(gt=0)]
 MARGIN = 1e-3
 """Relative excess over the proved bound, so that it is strict and wider than the tolerances with
 which samplers and `dimod` compare energies."""
+
+MAX_COUNTS = 1_000_000
+"""Combinations of counts that are bounded one by one."""
+
+MAX_REFINED = 20
+"""Combinations that get a bound of their own at most."""
+
+NODES = 1000
+"""Nodes of each such branch and bound: a few milliseconds."""
 
 
 def penalty_weight(problem: ReducedProblem, penalty: Penalty = "tight") -> float:
@@ -52,50 +64,64 @@ def penalty_weight(problem: ReducedProblem, penalty: Penalty = "tight") -> float
             raise ParameterError(f"penalty must be positive and finite, not {penalty!r}")
         return float(penalty)
     if penalty == "tight":
-        must_stay_lowest = _energy(problem.Q, best_swap_descent(problem))
+        weight = _tight_weight(problem)
     elif penalty == "safe":
-        must_stay_lowest = _largest_feasible_energy(problem)
+        weight = float(_ratios(problem, _largest_feasible_energy(problem)).max())
     else:
         raise ParameterError(f"penalty must be 'tight', 'safe' or a number, not {penalty!r}")
     scale = float(np.abs(problem.Q).max(initial=0.0)) or 1.0
-    shift = convexifying_shift(problem.Q)
-    counts, weight = problem.budgets, np.inf
-    for _ in range(6):
-        point = _relaxed_minimum(problem, shift, counts)
-        bound, counts = _weight_from_tangent(problem, shift, point, must_stay_lowest)
-        if bound >= weight * (1 - 1e-3):
-            break
-        weight = bound
     return max(weight, 0.0) * (1 + MARGIN) + 0.1 * MARGIN * scale
 
 
-def best_swap_descent(problem: ReducedProblem) -> States:
-    """A good feasible state (n,), int8: greedy additions, then steepest descent by swaps."""
-    Q, group_of = problem.Q, problem.group_of
-    diagonal = np.diag(Q)
-    state = np.zeros(len(problem), dtype=np.int8)
-    left = problem.budgets.copy()
-    field = np.zeros(len(problem))  # Q @ state
-    while left.any():
-        cost = np.where((state == 0) & (left[group_of] > 0), diagonal + 2 * field, np.inf)
-        best = int(np.argmin(cost))
-        state[best] = 1
-        left[group_of[best]] -= 1
-        field += Q[best]
+def _tight_weight(problem: ReducedProblem) -> float:
+    _, ceiling = _lowest_energy(problem, problem.budgets)
+    ratios = _ratios(problem, ceiling)
+    refined: set[tuple[int, ...]] = set()
     while True:
-        inside, outside = np.flatnonzero(state == 1), np.flatnonzero(state == 0)
-        change = (diagonal + 2 * field)[outside] + (diagonal - 2 * field)[inside, None]
-        change = change - 2 * Q[np.ix_(inside, outside)]
-        change[group_of[inside, None] != group_of[outside]] = np.inf
-        out, into = np.unravel_index(np.argmin(change), change.shape)
-        if not change[out, into] < -1e-12 * np.abs(Q).max():
-            return state
-        state[inside[out]], state[outside[into]] = 0, 1
-        field += Q[outside[into]] - Q[inside[out]]
+        binding = tuple(int(r) for r in np.unravel_index(np.argmax(ratios), ratios.shape))
+        weight = float(ratios[binding])
+        one_by_one = ratios.size > 1
+        if weight <= 0 or binding in refined or len(refined) == MAX_REFINED or not one_by_one:
+            return weight
+        refined.add(binding)
+        counts = np.array(binding, dtype=np.int64)
+        bound, _ = _lowest_energy(problem, counts)
+        violation = float(((counts - problem.budgets) ** 2).sum())
+        ratios[binding] = min(weight, (ceiling - bound) / violation)
 
 
-def _energy(Q: FloatArray, y: States | FloatArray) -> float:
-    y = y.astype(np.float64)
+def _lowest_energy(problem: ReducedProblem, counts: IntArray) -> tuple[float, float]:
+    """Proved lower bound and best energy found over the states with these counts (K,)."""
+    same_form = BlockRemovalProblem(
+        Sensitivity(H=problem.Q, groups=tuple(map(str, problem.group_of))),
+        remove={str(k): int(count) for k, count in enumerate(counts)},
+    ).reduced
+    if not len(same_form):
+        return same_form.offset, same_form.offset
+    proof = prove(same_form, 1, max_nodes=NODES)
+    best = proof.states[0].astype(np.float64)
+    energy = _energy(same_form.Q, best)
+    return proof.certificate.lower_bound + same_form.offset, energy + same_form.offset
+
+
+def _ratios(problem: ReducedProblem, ceiling: float) -> FloatArray:
+    """(ceiling - L(r)) / violation(r) by the tangent at the relaxed minimum, -inf at r = m.
+
+    The array has one axis per group and one entry per count; where these are too many, a single
+    entry that bounds them all.
+    """
+    shift = convexifying_shift(problem.Q)
+    constant, sums = _tangent(problem, shift, _relaxed_minimum(problem, shift, problem.budgets))
+    if np.prod([float(len(s)) for s in sums]) > MAX_COUNTS:
+        return np.array([ceiling - constant - sum(float(s.min()) for s in sums)])
+    lowest = constant + sum(np.ix_(*sums))
+    away = [(np.arange(len(s)) - float(m)) ** 2 for s, m in zip(sums, problem.budgets, strict=True)]
+    violation = sum(np.ix_(*away))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(violation > 0, (ceiling - lowest) / violation, -np.inf)
+
+
+def _energy(Q: FloatArray, y: FloatArray) -> float:
     return float(y @ Q @ y)
 
 
@@ -145,36 +171,6 @@ def _tangent(
         for k in range(len(problem.budgets))
     ]
     return value - float(slope @ point), sums
-
-
-def _weight_from_tangent(
-    problem: ReducedProblem, shift: FloatArray, point: FloatArray, ceiling: float
-) -> tuple[float, IntArray]:
-    """The weight that the tangent at `point` proves, and the counts (K,) that bind."""
-    constant, sums = _tangent(problem, shift, point)
-    missing = [(np.arange(len(s)) - m) ** 2.0 for s, m in zip(sums, problem.budgets, strict=True)]
-    weight, binding = -np.inf, problem.budgets
-    trial = 0.0
-    while True:  # Dinkelbach: each round solves for the counts that bind at the trial weight
-        scores = [s + trial * v for s, v in zip(sums, missing, strict=True)]
-        best = [int(np.argmin(score)) for score in scores]
-        if all(b == m for b, m in zip(best, problem.budgets, strict=True)):
-            # Only infeasible counts may bind: leave the budget in the group where it costs least.
-            for score, m in zip(scores, problem.budgets, strict=True):
-                score[m] = np.inf
-            extra = [
-                float(score.min()) - float(s[m])
-                for score, s, m in zip(scores, sums, problem.budgets, strict=True)
-            ]
-            k = int(np.argmin(extra))
-            best[k] = int(np.argmin(scores[k]))
-        violation = sum(float(v[b]) for v, b in zip(missing, best, strict=True))
-        value = constant + sum(float(s[b]) for s, b in zip(sums, best, strict=True))
-        needed = (ceiling - value) / violation
-        if needed <= weight:
-            return weight, binding
-        weight, binding = needed, np.array(best, dtype=np.int64)
-        trial = max(weight, 0.0)
 
 
 def _largest_feasible_energy(problem: ReducedProblem) -> float:

@@ -17,7 +17,7 @@ from qblock.backend import Backend, Capabilities, Progress, Run, Samples, interr
 from qblock.encoding import Encoding, PenaltyParameters
 from qblock.penalty import penalty_weight
 from qblock.problem import ReducedProblem
-from qblock_classical.moves import swap_costs
+from qblock_classical.temperature import swap_costs
 
 
 class AnnealingParameters(PenaltyParameters):

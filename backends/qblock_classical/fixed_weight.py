@@ -7,9 +7,10 @@ from numba import njit
 from pydantic import Field
 
 from qblock.backend import Backend, Capabilities, Parameters, Run, Samples
+from qblock.moves import apply_swap, local_field, random_state, swap_change
 from qblock.problem import FloatArray, IntArray, ReducedProblem, States
-from qblock_classical.moves import apply_swap, local_field, random_state, swap_change, swap_costs
 from qblock_classical.reads import collect_reads, read_seeds
+from qblock_classical.temperature import swap_costs
 
 
 @njit(cache=True, nogil=True)

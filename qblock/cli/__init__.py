@@ -8,8 +8,29 @@ import sys
 
 import typer
 
-from qblock.cli import _backends, _compare, _demo, _instances, _report, _show, _solve, _study
+from qblock.cli import (
+    _backends,
+    _baselines,
+    _calibrate,
+    _compare,
+    _demo,
+    _evaluate,
+    _instances,
+    _prune,
+    _reduce,
+    _report,
+    _select,
+    _show,
+    _solve,
+    _spectrum,
+    _study,
+    _validate,
+)
 from qblock.errors import QblockError
+
+PROBLEMS = "Problems and solvers"
+STUDIES = "Comparing"
+MODELS = "Language models"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,13 +40,21 @@ app = typer.Typer(
     help="Which blocks of a language model to remove: one Ising problem, every solver.",
 )
 app.command("demo")(_demo.demo)
-app.command("instances")(_instances.instances)
-app.command("backends")(_backends.backends)
-app.command("show")(_show.show)
-app.command("solve")(_solve.solve)
-app.command("compare")(_compare.compare)
-app.command("report")(_report.report)
-app.add_typer(_study.app, name="study")
+app.command("instances", rich_help_panel=PROBLEMS)(_instances.instances)
+app.command("backends", rich_help_panel=PROBLEMS)(_backends.backends)
+app.command("show", rich_help_panel=PROBLEMS)(_show.show)
+app.command("solve", rich_help_panel=PROBLEMS)(_solve.solve)
+app.command("spectrum", rich_help_panel=PROBLEMS)(_spectrum.spectrum)
+app.command("reduce", rich_help_panel=PROBLEMS)(_reduce.reduce)
+app.command("compare", rich_help_panel=STUDIES)(_compare.compare)
+app.add_typer(_study.app, name="study", rich_help_panel=STUDIES)
+app.command("report", rich_help_panel=STUDIES)(_report.report)
+app.command("calibrate", rich_help_panel=MODELS)(_calibrate.calibrate)
+app.command("validate", rich_help_panel=MODELS)(_validate.validate)
+app.command("select", rich_help_panel=MODELS)(_select.select)
+app.command("baselines", rich_help_panel=MODELS)(_baselines.baselines)
+app.command("prune", rich_help_panel=MODELS)(_prune.prune)
+app.command("evaluate", rich_help_panel=MODELS)(_evaluate.evaluate)
 
 
 def main() -> None:

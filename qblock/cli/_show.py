@@ -9,14 +9,19 @@ from qblock.cli import _common as common
 from qblock.encoding import Encoding
 from qblock.errors import ParameterError
 from qblock.penalty import penalty_weight
+from qblock.registry import get_backend
 
 
 def show(
     problem: common.ProblemArgument,
     remove: common.RemoveOption,
     form: Annotated[
-        Literal["qubo", "ising"], typer.Option("--form", help="In bits or in spins.")
+        Literal["qubo", "ising", "circuit"],
+        typer.Option("--form", help="In bits, in spins, or the circuit of a small problem."),
     ] = "qubo",
+    backend: Annotated[
+        str, typer.Option("--backend", "-b", help="Whose circuit: qaoa or qaoa-fixed-weight.")
+    ] = "qaoa",
     penalty: Annotated[
         str, typer.Option("--penalty", help="'tight', 'safe' or a number: the penalty weight.")
     ] = "tight",
@@ -25,8 +30,15 @@ def show(
     linear: common.LinearOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Show the penalty form of a problem as the matrix or the fields and couplings of its model."""
+    """Show the penalty form of a problem as a matrix, or the quantum circuit that samples it."""
     task = common.load_problem(problem, remove, keep, drop, linear)
+    if form == "circuit":
+        drawing = get_backend(backend).draw_circuit(task.reduced)
+        if as_json:
+            common.print_json({"form": form, "backend": backend, "circuit": drawing})
+        else:
+            common.console.print(drawing, soft_wrap=True, highlight=False, markup=False)
+        return
     weight = penalty_weight(task.reduced, parse_penalty(penalty))
     encoding = Encoding(task.reduced)
     if form == "qubo":

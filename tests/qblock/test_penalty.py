@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given, settings
 from support import all_states, plain_energy, problems
 
-from qblock.convexify import convexifying_shift
 from qblock.errors import ParameterError
-from qblock.penalty import best_swap_descent, penalty_weight
+from qblock.penalty import penalty_weight
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
 
@@ -18,7 +17,7 @@ def _energies_and_violations(reduced):
 
 
 @given(problems(undecided=True))
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_tight_weight_puts_every_infeasible_state_above_the_best_feasible(problem):
     reduced = problem.reduced
     energies, violations = _energies_and_violations(reduced)
@@ -53,37 +52,8 @@ def test_tight_weight_is_near_the_smallest_sufficient_one():
         infeasible = violations > 0
         smallest = ((best - energies[infeasible]) / violations[infeasible]).max()
         ratios.append(penalty_weight(reduced, "tight") / smallest)
-    assert min(ratios) >= 1
-    assert np.median(ratios) < 2
-
-
-@given(problems(undecided=True))
-@settings(max_examples=100)
-def test_swap_descent_ends_feasible_and_locally_optimal(problem):
-    reduced = problem.reduced
-    state = best_swap_descent(reduced)
-    assert reduced.is_feasible(state).all()
-    energy = plain_energy(reduced.Q, state)
-    for out in np.flatnonzero(state == 1):
-        for into in np.flatnonzero(state == 0):
-            if reduced.group_of[out] == reduced.group_of[into]:
-                other = state.copy()
-                other[out], other[into] = 0, 1
-                assert plain_energy(reduced.Q, other) >= energy - 1e-9 * np.abs(reduced.Q).sum()
-
-
-@given(problems(undecided=True))
-@settings(max_examples=100)
-def test_shift_makes_the_form_convex(problem):
-    Q = problem.Q
-    shift = convexifying_shift(Q)
-    assert np.linalg.eigvalsh(Q - np.diag(shift))[0] >= -1e-12 * max(1.0, np.abs(Q).max()) * len(Q)
-
-
-def test_shift_is_better_than_the_smallest_eigenvalue():
-    A = np.random.default_rng(1).standard_normal((30, 12)) * np.geomspace(0.1, 10, 12)
-    Q = A.T @ A / 30
-    assert convexifying_shift(Q).sum() > 2 * len(Q) * np.linalg.eigvalsh(Q)[0]
+    assert min(ratios) > 1
+    assert max(ratios) < 1.02
 
 
 @pytest.mark.parametrize("penalty", [0, -1.0, float("inf"), float("nan"), "loose"])

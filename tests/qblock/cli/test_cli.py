@@ -124,6 +124,16 @@ def test_backends_and_instances_are_listed():
     assert any(i["blocks"] == 30 for i in document("instances"))
 
 
+@pytest.mark.parametrize(("backend", "gate"), [("qaoa", "Rx"), ("qaoa-fixed-weight", "XX+YY")])
+def test_show_draws_the_circuit_of_a_small_problem(file, backend, gate):
+    pytest.importorskip("qiskit")
+    kept = ",".join(map(str, range(3, 12)))
+    shown = document(
+        "show", file, "--remove", 1, "--keep", kept, "--form", "circuit", "-b", backend
+    )
+    assert gate.lower() in shown["circuit"].lower()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,6 +148,7 @@ def test_backends_and_instances_are_listed():
         (["solve", "FILE", "--remove", "3", "-b", "tabu", "--keep", "77"], "no block"),
         (["solve", "FILE", "--remove", "3", "-b", "tabu", "--linear"], "needs the gradient"),
         (["show", "FILE", "--remove", "3", "--penalty", "lots"], "--penalty 'lots'"),
+        (["show", "FILE", "--remove", "3", "--form", "circuit", "-b", "tabu"], "no circuit"),
         (["compare", "FILE", "--remove", "3", "-b", "random:x"], "expected NAME:KEY=VALUE"),
         (["compare", "FILE", "--remove", "3", "-b", "random", "--store", "no/such/dir.db"],
          "cannot be used as a study file"),

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from qblock.moves import apply_swap, local_field, random_state, swap_change
 from qblock.problem import FloatArray, IntArray, States
-from qblock_classical.moves import apply_swap, local_field, random_state, swap_change
 
 
 class Pool(NamedTuple):
@@ -140,7 +140,7 @@ def _best_swap(
         for into in kept:
             change = swap_change(Q, field, out, into)
             if change < best and group_of[into] == group_of[out]:
-                best, best_out, best_into = change, out, into
+                best, best_out, best_into = change, int(out), int(into)
     return best, best_out, best_into
 
 

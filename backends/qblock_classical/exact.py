@@ -12,8 +12,8 @@ from qblock.backend import (
     Status,
     interrupt_flag,
 )
+from qblock.exact import compile_kernels, prove
 from qblock.problem import ReducedProblem
-from qblock_classical.exact.engine import compile_kernels, prove
 
 
 class ExactParameters(Parameters):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from qblock.exact.bound import Model, Slopes, lower_bound, move
+from qblock.exact.pool import Pool, highest, offer
 from qblock.problem import FloatArray, IntArray, States
-from qblock_classical.exact.bound import Model, Slopes, lower_bound, move
-from qblock_classical.exact.pool import Pool, highest, offer
 
 TOLERANCE = 1e-9
 """Relative to the k-th energy: energies closer than this are not told apart."""

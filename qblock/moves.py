@@ -9,8 +9,7 @@ O(1) to evaluate and O(n) to make.
 import numpy as np
 from numba import njit
 
-from qblock.penalty import best_swap_descent
-from qblock.problem import FloatArray, IntArray, ReducedProblem, States
+from qblock.problem import FloatArray, IntArray, States
 
 
 @njit(cache=True, nogil=True)
@@ -57,22 +56,3 @@ def local_field(Q: FloatArray, state: States) -> FloatArray:
             for i in range(len(state)):
                 field[i] += Q[j, i]
     return field
-
-
-def swap_costs(problem: ReducedProblem) -> FloatArray:
-    """The positive changes of energy by a swap out of a good local minimum, ascending.
-
-    Their low and middle quantiles are the scales of the objective that set the cold and the hot
-    end of an annealing schedule. [1.0] where no swap costs anything.
-    """
-    state = best_swap_descent(problem)
-    field = problem.Q @ state
-    changes = [
-        swap_change(problem.Q, field, out, into)
-        for out in np.flatnonzero(state == 1)
-        for into in np.flatnonzero(state == 0)
-        if problem.group_of[out] == problem.group_of[into]
-    ]
-    threshold = 1e-9 * float(np.abs(problem.Q).max(initial=0.0))
-    costs = np.sort([change for change in changes if change > threshold])
-    return costs if len(costs) else np.ones(1)

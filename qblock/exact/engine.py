@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from qblock.backend import Certificate
-from qblock.problem import IntArray, ReducedProblem, States
-from qblock_classical.exact.bound import Model
-from qblock_classical.exact.pool import (
+from qblock.exact.bound import Model
+from qblock.exact.pool import (
     close_under_swaps,
     empty_pool,
     fill_by_descent,
     highest,
 )
-from qblock_classical.exact.search import (
+from qblock.exact.search import (
     CLOSED,
     DONE,
     WANTS_SHIFT,
@@ -29,7 +28,8 @@ from qblock_classical.exact.search import (
     run_slice,
     tie_width,
 )
-from qblock_classical.exact.shifts import average_shift, optimal_shift
+from qblock.exact.shifts import average_shift, optimal_shift
+from qblock.problem import IntArray, ReducedProblem, States
 
 DESCENTS = 50
 """Descents from random states in a batch; the pool is full when a batch changes nothing."""
@@ -186,18 +186,19 @@ class Search:
         survivors, members = self._members(0), self._members(level)
         earlier = survivors[survivors < level]
         y = stack.y[0]
-        field = stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier]
+        linear = 2 * (stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier])
         group_of = model.group_of[members]
         before = shifts.d[shifts.row[level], members]
-        shifts.d[level] = 0.0
-        shifts.d[level, members] = optimal_shift(
-            model.Q[np.ix_(members, members)] + 2 * np.diag(field),
+        shift = optimal_shift(
+            model.Q[np.ix_(members, members)] + np.diag(linear),
             group_of,
             np.bincount(group_of, weights=y[members], minlength=len(model.budgets)).astype(
                 np.float64
             ),
-            start=before if before.any() else None,
+            start=before + linear if before.any() else None,
         )
+        shifts.d[level] = 0.0
+        shifts.d[level, members] = shift - linear  # linear terms need no curvature
         later = np.arange(level, len(self.order))
         shifts.row[later] = np.maximum(shifts.row[later], level)
         shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE

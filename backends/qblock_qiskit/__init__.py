@@ -1,0 +1,1 @@
+"""QAOA: by circuit through Qiskit, and by exact simulation at the sizes of real models."""

@@ -1,0 +1,106 @@
+"""`qblock calibrate`: from a model and a text to a sensitivity file."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from qblock.cli import _common as common
+from qblock.cli import _model, _text
+from qblock.errors import ProblemError
+from qblock.files import save_sensitivity
+
+
+def calibrate(
+    model: _model.ModelArgument,
+    text: _text.TextOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    curvature: Annotated[
+        Literal["fisher", "gauss-newton", "ablation"],
+        typer.Option(
+            "--curvature",
+            help="fisher: per-sample gradients, as published, for any size. gauss-newton: exact "
+            "in the couplings. ablation: every single and pair measured; the best up to a few "
+            "dozen blocks.",
+        ),
+    ] = "fisher",
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="M", min=1, help="Rows of text.")
+    ] = 64,
+    seq_len: _text.SeqLenOption = 128,
+    batch_size: _text.BatchSizeOption = 8,
+    granularity: Annotated[
+        Literal["block", "sublayer"],
+        typer.Option("--granularity", help="Whole layers, or attention and MLP apart."),
+    ] = "block",
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="fisher: compute each layer again going back; saves memory."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted calibration.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    revision: _model.RevisionOption = None,
+    dtype: _model.DtypeOption = "auto",
+    device: _model.DeviceOption = "auto",
+    architecture: _model.ArchitectureOption = None,
+) -> None:
+    """Measure how a model's loss reacts to each block and pair of blocks.
+
+    The last fifth of the text (every fifth document of a dataset) is left for validation.
+    """
+    check_output(output, force)
+    loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    from qblock.llm.blocks import residual_stack
+    from qblock.llm.calibrate import calibrate as run
+    from qblock.llm.calibrate import checkpointed
+
+    stack = residual_stack(loaded.model, granularity, architecture=architecture)
+    source = _text.read(loaded, text, samples, seq_len).calibration
+    tokens = source.rows(samples, seq_len)
+    layers = checkpointed(stack.layers) if checkpointing else nullcontext()
+    partial = output.with_suffix(".partial.npz")
+    try:
+        with _text.progress_bar(f"{curvature} curvature") as report, layers:
+            sensitivity = run(
+                stack,
+                tokens,
+                curvature=curvature,
+                batch_size=batch_size,
+                partial=partial,
+                resume=resume,
+                name=output.stem,
+                provenance={
+                    "model": loaded.source,
+                    "revision": loaded.revision,
+                    "text": source.source,
+                    "granularity": granularity,
+                },
+                report=report,
+            )
+    except KeyboardInterrupt:
+        if partial.exists():
+            common.messages.print(f"finished batches are in {partial}: go on with --resume")
+        raise
+    save_sensitivity(sensitivity, output)
+    partial.unlink(missing_ok=True)
+    half = sensitivity.provenance["split_half_spearman"]
+    common.console.print(
+        f"{output}: {len(sensitivity)} blocks, {curvature}, {tokens.predicted} tokens in "
+        f"{sensitivity.provenance['seconds']} s, effective rank {sensitivity.effective_rank:.1f}"
+        + ("" if half is None else f", split-half Spearman {half:.3f}")
+    )
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse a place that could not be written in the end, before the work."""
+    if output.suffix != ".npz":
+        raise ProblemError(f"{output}: sensitivity files are written as .npz")
+    if not output.absolute().parent.is_dir():
+        raise ProblemError(f"cannot write {output}: the folder {output.parent} does not exist")
+    if output.exists() and not force:
+        raise ProblemError(f"{output} exists: name another file, or give --force")

@@ -1,0 +1,118 @@
+"""`qblock prune`: build the smaller model."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qblock.cli import _common as common
+from qblock.cli import _model
+from qblock.errors import ParameterError
+from qblock.problem import BlockRemovalProblem
+from qblock.spectrum import RankedState, Spectrum
+
+
+def prune(
+    model: _model.ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The directory to make.")],
+    problem: Annotated[
+        str, typer.Argument(metavar="[PROBLEM]", help="A sensitivity file or bundled instance.")
+    ] = "",
+    remove: Annotated[
+        str, typer.Option("--remove", metavar="M | GROUP=M,...", help="How many blocks to remove.")
+    ] = "",
+    state: Annotated[
+        int, typer.Option("--state", min=0, help="Which of the lowest states: 0 is the lowest.")
+    ] = 0,
+    blocks: Annotated[
+        str, typer.Option("--blocks", metavar="BLOCK,...", help="Remove just these blocks.")
+    ] = "",
+    keep: common.KeepOption = "",
+    drop: common.DropOption = "",
+    linear: common.LinearOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a model that is there already.")
+    ] = False,
+    revision: _model.RevisionOption = None,
+    dtype: _model.DtypeOption = "stored",
+    device: _model.DeviceOption = "cpu",
+    architecture: _model.ArchitectureOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Delete blocks from a model and write the smaller one, ready for plain transformers.
+
+    Removes the blocks of one of the lowest states of a problem (PROBLEM, --remove and --state),
+    or those that --blocks names; with a PROBLEM beside --blocks their energy is noted.
+    """
+    removed, reason = choose(problem, remove, state, blocks, keep, drop, linear)
+    from qblock.llm import prune as llm
+
+    llm.check_target(out, force)
+    loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    pruned = llm.prune(loaded, removed, out, reason=reason, force=force, architecture=architecture)
+    if as_json:
+        common.print_json(asdict(pruned) | {"path": str(pruned.path), "reason": reason})
+        return
+    share = 1 - pruned.parameters / pruned.parameters_before
+    common.console.print(
+        f"{pruned.path}: {pruned.source} without layers {', '.join(map(str, pruned.removed))} "
+        f"({len(pruned.removed)} of {pruned.layers}); {pruned.parameters:,} parameters, "
+        f"{share:.1%} less. {reason}"
+    )
+    if loaded.is_gguf:
+        command = llm.llama_quantize_command(pruned, model)
+        common.console.print("the same removal in llama.cpp, without leaving GGUF:")
+        common.console.print(f"  {command}", soft_wrap=True)
+
+
+def choose(
+    problem: str,
+    remove: str,
+    state: int,
+    blocks: str,
+    keep: str = "",
+    drop: str = "",
+    linear: bool = False,
+) -> tuple[tuple[str, ...], str]:
+    """The blocks that the options name, and in words why these.
+
+    Raises:
+        ParameterError: options that do not go together, or a state beyond the last.
+        ProblemError: a budget, pin or block that does not fit the problem.
+    """
+    named = tuple(name.strip() for name in blocks.split(",") if name.strip())
+    if named and state:
+        raise ParameterError("--state and --blocks exclude each other")
+    if not problem:
+        if not named:
+            raise ParameterError(
+                "which blocks? Give PROBLEM and --remove, or --blocks BLOCK,BLOCK,..."
+            )
+        return named, "They were named by hand."
+    if not named and not remove:
+        raise ParameterError("--remove is missing: how many blocks are to be removed?")
+    task = common.load_problem(problem, remove or str(len(named)), keep, drop, linear)
+    if named:
+        chosen = Spectrum.of_states(task, task.state_of(named)[None])
+        if not len(chosen):
+            raise ParameterError(f"--blocks {blocks} does not meet the budget and the pins given")
+        return named, f"They were named by hand. {_energy(task, chosen[0])}"
+    from qblock.llm.select import lowest
+
+    spectrum = lowest(task, state + 1)
+    if len(spectrum) <= state:
+        raise ParameterError(f"--state {state}: there are only {len(spectrum)} feasible states")
+    what = "lowest state" if state == 0 else f"state {state} (the lowest is 0)"
+    return spectrum[
+        state
+    ].removed, f"They are the {what} by energy. {_energy(task, spectrum[state])}"
+
+
+def _energy(task: BlockRemovalProblem, state: RankedState) -> str:
+    source = task.sensitivity
+    form = "x'Hx - 2g'x" if task.linear else "x'Hx"
+    return (
+        f"Energy {form} = {state.energy:.6g} with the {source.curvature} sensitivity "
+        f"{source.name!r}, budget {task.remove}."
+    )

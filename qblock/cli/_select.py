@@ -1,0 +1,91 @@
+"""`qblock select`: re-rank low states by the loss that is measured."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qblock.cli import _common as common
+from qblock.cli import _model, _text
+
+if TYPE_CHECKING:
+    from qblock.llm.select import MeasuredState
+
+
+def select(
+    model: _model.ModelArgument,
+    problem: common.ProblemArgument,
+    remove: common.RemoveOption,
+    text: _text.TextOption,
+    keep: common.KeepOption = "",
+    drop: common.DropOption = "",
+    linear: common.LinearOption = False,
+    candidates: Annotated[
+        int, typer.Option("--candidates", "-k", min=1, help="Low states measured in each round.")
+    ] = 20,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds", min=1, help="Correct H by what was measured, and look again, so often."
+        ),
+    ] = 1,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows of text.")] = 16,
+    seq_len: _text.SeqLenOption = 128,
+    batch_size: _text.BatchSizeOption = 8,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many states to show.")] = 5,
+    revision: _model.RevisionOption = None,
+    dtype: _model.DtypeOption = "auto",
+    device: _model.DeviceOption = "auto",
+    architecture: _model.ArchitectureOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Re-rank the lowest states by measured loss: an excited state is often the best model.
+
+    Uses the calibration part of the text, so that the held-out part stays unseen.
+    """
+    task = common.load_problem(problem, remove, keep, drop, linear)
+    loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    from qblock.llm import select as llm
+
+    stack = llm.matching_stack(loaded.model, task, architecture)
+    tokens = _text.read(loaded, text, samples, seq_len).calibration.rows(samples, seq_len)
+    with _text.progress_bar("measuring losses") as report:
+        measured = llm.select(
+            stack,
+            task,
+            tokens,
+            candidates=candidates,
+            rounds=rounds,
+            batch_size=batch_size,
+            report=report,
+        )
+    if as_json:
+        common.print_json([document(item) for item in measured])
+    else:
+        rows = ((str(item.state.rank), item) for item in measured[:top])
+        title = f"{task.sensitivity.name}: {len(measured)} states measured, the best {top}"
+        common.console.print(selection_table("rank by energy", rows, title))
+
+
+def document(item: "MeasuredState") -> dict[str, Any]:
+    """One measured state as JSON."""
+    return {**asdict(item.state), "loss": item.loss, "loss_error": item.error}
+
+
+def selection_table(heading: str, rows: "Iterable[tuple[str, MeasuredState]]", title: str) -> Table:
+    """Measured states in the given order, each with a label in the first column."""
+    table = Table(title=title)
+    for column in (heading, "energy", "loss", "perplexity"):
+        table.add_column(column, justify="right")
+    table.add_column("removed blocks")
+    for label, item in rows:
+        table.add_row(
+            label,
+            f"{item.state.energy:.6g}",
+            f"{item.loss:.4f} ± {item.error:.4f}",
+            f"{item.perplexity:.2f}",
+            " ".join(item.state.removed) or "none",
+        )
+    return table

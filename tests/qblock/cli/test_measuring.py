@@ -1,0 +1,132 @@
+"""calibrate, validate, select and baselines on a tiny model, as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_models import save_tiny
+from typer.testing import CliRunner
+
+from qblock.cli import app
+from qblock.errors import ProblemError, QblockError
+from qblock.files import load_sensitivity
+from qblock.llm import fisher
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model of seven layers, a text, and a sensitivity of the two."""
+    folder = tmp_path_factory.mktemp("measuring")
+    save_tiny(folder / "model", num_hidden_layers=7)
+    words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "\n"], 2000)
+    (folder / "text.txt").write_text(" ".join(words))
+    calibrate(folder, folder / "h.npz")
+    return folder
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def calibrate(folder, output, *options):
+    text = ("--text", folder / "text.txt", "--samples", 4, "--seq-len", 12)
+    return run("calibrate", folder / "model", *text, "-o", output, *options)
+
+
+def measure(command, folder, *options):
+    text = ("--text", folder / "text.txt", "--samples", 4, "--seq-len", 12, "--remove", 2)
+    arguments = (command, folder / "model", folder / "h.npz", *text, *options, "--json")
+    return json.loads(run(*arguments))
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "gauss-newton", "ablation"])
+@pytest.mark.parametrize("granularity", ["block", "sublayer"])
+def test_calibrate_writes_a_sensitivity(folder, tmp_path, curvature, granularity):
+    output = tmp_path / "h.npz"
+    shown = calibrate(folder, output, "--curvature", curvature, "--granularity", granularity)
+    assert "split-half Spearman" in shown
+    sensitivity = load_sensitivity(output)
+    assert sensitivity.curvature == curvature
+    assert len(sensitivity) == {"block": 7, "sublayer": 14}[granularity]
+    assert str(folder) not in json.dumps(sensitivity.provenance)
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_calibrate_keeps_finished_batches_and_resumes(folder, tmp_path, monkeypatch):
+    output = tmp_path / "h.npz"
+    plain, calls = fisher.measure, []
+
+    def stop_at_the_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(fisher, "measure", stop_at_the_second)
+    text = ("--text", folder / "text.txt", "--samples", 4, "--seq-len", 12, "--batch-size", 2)
+    command = ("calibrate", folder / "model", *text, "-o", output)
+    stopped = CliRunner().invoke(app, [*map(str, command)])
+    assert "--resume" in stopped.stderr
+    assert not output.exists()
+    with pytest.raises(ProblemError, match="--resume"):
+        run(*command)
+    run(*command, "--resume")
+    assert len(calls) == 3
+    np.testing.assert_allclose(
+        load_sensitivity(output).A, load_sensitivity(folder / "h.npz").A, rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--samples", 4000), "too short"),
+        (("--text", "builtin:nothing"), "built-in"),
+        (("-o", "h.txt"), "npz"),
+        (("-o", "no/such/folder/h.npz"), "does not exist"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(
+    folder, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QblockError, match=message):
+        calibrate(folder, "h.npz", *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_is_not_overwritten(folder):
+    with pytest.raises(ProblemError, match="--force"):
+        calibrate(folder, folder / "h.npz")
+
+
+def test_validate_reports_agreement_and_a_plot(folder, tmp_path):
+    plot = tmp_path / "plot.png"
+    found = measure("validate", folder, "--states", 10, "--plot", plot)
+    assert set(found["agreement"]) == {"all 10", "5 lowest", "5 random"}
+    assert len(found["states"]) == 10
+    assert found["verdict"].startswith("Energy")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_select_shows_states_by_loss(folder):
+    found = measure("select", folder, "--candidates", 4, "--rounds", 2)
+    assert len(found) == 8
+    assert [s["loss"] for s in found] == sorted(s["loss"] for s in found)
+    assert all(len(s["removed"]) == 2 for s in found)
+
+
+def test_baselines_show_their_heldout_loss(folder):
+    found = measure("baselines", folder, "--only", "block-influence,greedy-loss")
+    assert list(found) == ["block-influence", "greedy-loss"]
+    assert all(len(s["removed"]) == 2 for s in found.values())
+
+
+def test_tables_are_for_people(folder):
+    arguments = ("--text", folder / "text.txt", "--samples", 2, "--seq-len", 8, "--remove", 2)
+    common = (folder / "model", folder / "h.npz", *arguments)
+    assert "Spearman" in run("validate", *common, "--states", 6)
+    assert "perplexity" in run("select", *common, "--candidates", 3)
+    assert "sliding-window" in run("baselines", *common)
