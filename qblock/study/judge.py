@@ -215,7 +215,7 @@ def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRec
     source, states, energies = "best of all runs", np.zeros((0, len(problem)), np.int8), np.zeros(0)
     for run in certified:
         spectrum = Spectrum.of_states(problem, *store.samples(run.key), certificate=run.certificate)
-        count = _proved_count(spectrum)
+        count = proved_count(spectrum)
         if count is None:
             continue
         if not proved or count > len(states):
@@ -233,7 +233,7 @@ def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRec
     )
 
 
-def _proved_count(spectrum: Spectrum) -> int | None:
+def proved_count(spectrum: Spectrum) -> int | None:
     """How many of a certified list are the lowest states beyond doubt; None if not even one.
 
     States that tie with the last place are left out, since others may be as low.
