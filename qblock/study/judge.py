@@ -174,14 +174,18 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """Instance and budget in words."""
-        remove = self.problem.remove
+        """Instance, budget, pins and linear term in words."""
+        problem, remove = self.problem, self.problem.remove
         budget = (
             f"{remove} of {len(self.problem)}"
             if isinstance(remove, int)
             else ", ".join(f"{count} {group}" for group, count in remove.items())
         )
-        return f"{self.problem.sensitivity.name}, remove {budget}"
+        parts = [f"{problem.sensitivity.name}, remove {budget}"]
+        parts += [f"keep {' '.join(problem.keep)}"] if problem.keep else []
+        parts += [f"drop {' '.join(problem.drop)}"] if problem.drop else []
+        parts += ["linear"] if problem.linear else []
+        return ", ".join(parts)
 
 
 def judge(
