@@ -23,6 +23,8 @@ from qblock.study.tune import tune as run_tuning
 
 app = typer.Typer(no_args_is_help=True, help="Run, inspect, merge and export studies.")
 
+STATES = ("open", "running", "done", "failed")
+
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.db", help="A study file.")]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Runs at a time; one for each core.")
@@ -158,9 +160,6 @@ def status(study: StudyArgument, as_json: common.JsonOption = False) -> None:
     for name, states in groups.items():
         table.add_row(name, *(str(count) for count in states.values()))
     common.console.print(table)
-
-
-STATES = ("open", "running", "done", "failed")
 
 
 @app.command("merge")

@@ -231,8 +231,8 @@ class _Coordinator:
         except Exception as error:  # the cluster lost the run, not the run itself
             outcome = Outcome(None, BackendError(f"{type(error).__name__}: {error}"), {})
         if outcome.result is not None and outcome.result.status == "interrupted":
-            self.store.release(request.key)
-        elif outcome.result is not None:
+            outcome = Outcome(None, BackendError("the run was interrupted from outside"), {})
+        if outcome.result is not None:
             self.store.finish(request.key, outcome.result, outcome.machine)
             self.done += 1
         elif isinstance(outcome.error, AuthenticationError | QuotaExceeded):

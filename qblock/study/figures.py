@@ -276,8 +276,8 @@ def _figure(x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> Any:
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        height=460,
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"},
+        height=500,
         template="none",
     )
     return figure

@@ -174,14 +174,18 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """Instance and budget in words."""
-        remove = self.problem.remove
+        """Instance, budget, pins and linear term in words."""
+        problem, remove = self.problem, self.problem.remove
         budget = (
             f"{remove} of {len(self.problem)}"
             if isinstance(remove, int)
             else ", ".join(f"{count} {group}" for group, count in remove.items())
         )
-        return f"{self.problem.sensitivity.name}, remove {budget}"
+        parts = [f"{problem.sensitivity.name}, remove {budget}"]
+        parts += [f"keep {' '.join(problem.keep)}"] if problem.keep else []
+        parts += [f"drop {' '.join(problem.drop)}"] if problem.drop else []
+        parts += ["linear"] if problem.linear else []
+        return ", ".join(parts)
 
 
 def judge(
@@ -215,7 +219,7 @@ def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRec
     source, states, energies = "best of all runs", np.zeros((0, len(problem)), np.int8), np.zeros(0)
     for run in certified:
         spectrum = Spectrum.of_states(problem, *store.samples(run.key), certificate=run.certificate)
-        count = _proved_count(spectrum)
+        count = proved_count(spectrum)
         if count is None:
             continue
         if not proved or count > len(states):
@@ -233,7 +237,7 @@ def _reference(store: Store, problem: BlockRemovalProblem, runs: Sequence[RunRec
     )
 
 
-def _proved_count(spectrum: Spectrum) -> int | None:
+def proved_count(spectrum: Spectrum) -> int | None:
     """How many of a certified list are the lowest states beyond doubt; None if not even one.
 
     States that tie with the last place are left out, since others may be as low.

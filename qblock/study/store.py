@@ -219,7 +219,7 @@ class Store:
         problem = self.problem(result.problem_id)
         states, occurrences = samples_of(result, problem)
         feasible = problem.is_feasible(states)
-        best = problem.energy(states[feasible]).min() if feasible.any() else None
+        energies = result.samples.record.energy[feasible]
         environment = json.dumps(
             {"versions": dict(result.versions), "machine": dict(machine)}, sort_keys=True
         )
@@ -241,7 +241,7 @@ class Store:
                     result.timing.solve,
                     int(occurrences.sum()),
                     int(occurrences[feasible].sum()),
-                    None if best is None else float(best),
+                    float(energies.min()) if len(energies) else None,
                     None if result.certificate is None else json.dumps(asdict(result.certificate)),
                     json.dumps(list(result.warnings)),
                     json.dumps(dict(result.details)),

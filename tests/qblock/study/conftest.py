@@ -9,7 +9,7 @@ import pytest
 
 from qblock.registry import backends
 
-SOLVER = """
+SOLVER = r"""
 import os, time
 from typing import Literal
 import numpy as np
@@ -26,7 +26,7 @@ class Naughty(Backend[Habits]):
     name = "naughty"
     Parameters = Habits
     capabilities = Capabilities(
-        summary="for tests", constraint="native", method="heuristic", LOCATION
+        summary="for tests", constraint="native", method="heuristic", time_limit_slack=0.2
     )
 
     def solve(self, problem, parameters, run):
@@ -59,14 +59,14 @@ class NaughtyCloud(Naughty):
 def note(log, what):
     if log:
         with open(log, "a") as stream:
-            stream.write(what + "\\\\n")
+            stream.write(what + "\n")
 
 def problem_state(problem):
     state = np.zeros((1, len(problem)), dtype=np.int8)
     for k, budget in enumerate(problem.budgets):
         state[0, np.flatnonzero(problem.group_of == k)[:budget]] = 1
     return state
-""".replace("LOCATION", 'location="local", time_limit_slack=0.2').replace("\\\\n", "\\n")
+"""
 
 
 @pytest.fixture

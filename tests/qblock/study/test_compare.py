@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import qblock.study.compare as module
+from qblock.backend import Certificate
 from qblock.errors import ParameterError, UnknownBackend
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
+from qblock.spectrum import Spectrum
 from qblock.study.compare import compare, comparison_table
 from qblock.study.contender import Contender
-from qblock.study.judge import Comparison, ComparisonRow
+from qblock.study.judge import Comparison, ComparisonRow, proved_count
 from qblock.study.store import Store
 
 A = np.random.default_rng(0).standard_normal((40, 12))
@@ -102,3 +104,21 @@ def test_other_runs_of_the_same_file_stay_out_of_the_table(tmp_path: Path) -> No
 def test_bad_contenders_are_refused(text: str) -> None:
     with pytest.raises(ParameterError, match="expected NAME"):
         Contender.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("proved", "complete_below", "ties", "expected"),
+    [
+        (True, np.inf, False, 4),
+        (True, 3.0, True, 2),  # others may be as low as the last two
+        (False, 2.5, False, 2),
+        (False, 0.5, False, None),
+    ],
+)
+def test_what_a_certificate_proves(
+    proved: bool, complete_below: float, ties: bool, expected: int | None
+) -> None:
+    problem = BlockRemovalProblem(Sensitivity(H=np.diag([1.0, 2.0, 3.0, 3.0])), remove=1)
+    certificate = Certificate(proved, 1.0, complete_below, ties, 1e-12, 4)
+    spectrum = Spectrum.of_states(problem, np.eye(4, dtype=np.int8), certificate=certificate)
+    assert proved_count(spectrum) == expected

@@ -209,7 +209,7 @@ def test_killed_fifty_times(tmp_path: Path) -> None:
         kill_and_look(path, 20_000, wait=(kill * 0.6180339887) % 1.0 * 0.5)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     process = study_process(path, 20_000)
     assert process.stdout is not None

@@ -81,7 +81,7 @@ def test_the_profile_and_the_differences_agree_with_the_tables(analysis: Analysi
 
 def test_fairness_names_what_a_referee_asks_for(analysis: Analysis) -> None:
     text = " ".join(fairness(analysis))
-    assert "proved optimum on 2 of 2 problems (brute-force)" in text
+    assert "proved optimum on 2 of 2 problems (exact)" in text
     assert "nothing was tuned" in text
     assert "Hardware:" in text
     assert "16 runs failed" in text
