@@ -400,7 +400,9 @@ class Backend(ABC, Generic[P]):
         elapsed: float,
     ) -> SolveResult:
         reduced = problem.reduced
-        states = reduced.lift(samples.states)
+        # Repeated states are merged here: `aggregate_samples` would reorder the variables.
+        states, which = np.unique(reduced.lift(samples.states), axis=0, return_inverse=True)
+        occurrences = np.bincount(which.ravel(), weights=samples.occurrences).astype(np.int64)
         certificate = samples.certificate
         if certificate is not None:
             certificate = Certificate(
@@ -418,8 +420,7 @@ class Backend(ABC, Generic[P]):
                 (states, list(problem.blocks)),
                 vartype="BINARY",
                 energy=problem.energy(states),
-                num_occurrences=samples.occurrences,
-                aggregate_samples=True,
+                num_occurrences=occurrences,
                 sort_labels=False,
             ),
             timing=Timing(samples.encode_seconds, samples.wait_seconds, solve),
