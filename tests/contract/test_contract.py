@@ -6,6 +6,7 @@ from qblock.registry import backends
 from qblock.testing import backend_contract
 
 SHORTER: dict[str, dict[str, Any]] = {
+    "dwave-local": {"num_reads": 10, "num_sweeps": 100},
     "path-integral": {"num_reads": 5, "num_sweeps": 100},
 }
 """Settings that keep slow backends short; the contract is the same."""
