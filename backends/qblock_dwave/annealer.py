@@ -2,18 +2,18 @@
 to samples of the problem."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import dimod
 import numpy as np
 from pydantic import Field
 
-from qblock.backend import Samples, Status
-from qblock.encoding import PenaltyParameters
+from qblock.backend import Samples
+from qblock.encoding import Encoding, PenaltyParameters
 from qblock.errors import BackendError
-from qblock.problem import IntArray, States
-from qblock_dwave.embedding import EmbeddedProblem
+from qblock.problem import IntArray, ReducedProblem, States
+from qblock_dwave.embedding import EmbeddedProblem, Embedding
 
 BROKEN_CHAINS_WORTH_A_WARNING = 0.1
 
@@ -38,15 +38,43 @@ class AnnealerParameters(PenaltyParameters):
     )
 
 
+@dataclass(frozen=True)
+class Programme:
+    """What is kept of an embedded problem to read its samples, now or days later. JSON-like.
+
+    Attributes:
+        embedding: chain of each undecided block.
+        penalty_weight, chain_strength: in units of the energy.
+        coefficients: `CoefficientRange` as a dictionary.
+    """
+
+    embedding: Embedding
+    penalty_weight: float
+    chain_strength: float
+    coefficients: Mapping[str, float]
+
+    @classmethod
+    def of(cls, embedded: EmbeddedProblem) -> "Programme":
+        return cls(
+            embedded.embedding,
+            embedded.penalty_weight,
+            embedded.chain_strength,
+            asdict(embedded.coefficients),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "embedding": self.embedding.to_dict()}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Programme":
+        return cls(**{**document, "embedding": Embedding.from_dict(document["embedding"])})
+
+
 def unembed(
-    embedded: EmbeddedProblem,
+    problem: ReducedProblem,
+    programme: Programme,
     physical: dimod.SampleSet,
     parameters: AnnealerParameters,
-    *,
-    status: Status = "complete",
-    encode_seconds: float = 0.0,
-    wait_seconds: float = 0.0,
-    details: Mapping[str, Any],
 ) -> Samples:
     """Samples of the problem from samples over qubits, with what is known of the chains.
 
@@ -56,15 +84,16 @@ def unembed(
     from dwave.embedding import unembed_sampleset
     from dwave.embedding.chain_breaks import MinimizeEnergy, broken_chains, discard, majority_vote
 
-    logical = embedded.logical
-    variables = list(logical.variables)
-    chains = embedded.embedding.of(variables)
+    encoding = Encoding(problem)
+    logical = encoding.bqm(programme.penalty_weight).change_vartype("SPIN", inplace=False)
+    chains = programme.embedding.of(list(logical.variables))
     columns = {qubit: column for column, qubit in enumerate(physical.variables)}
     broken = broken_chains(
         physical.record.sample,
-        [np.array([columns[q] for q in chain]) for chain in embedded.embedding.chains],
+        [np.array([columns[q] for q in chain]) for chain in programme.embedding.chains],
     )
-    break_fraction = float(np.average(broken.mean(axis=1), weights=physical.record.num_occurrences))
+    occurrences = physical.record.num_occurrences
+    break_fraction = float(np.average(broken.mean(axis=1), weights=occurrences))
     method: Any = {
         "majority_vote": majority_vote,
         "discard": discard,
@@ -80,7 +109,7 @@ def unembed(
     raw_samples = None
     samples = raw
     if parameters.postprocess == "steepest-descent":
-        raw_samples = _bit_strings(embedded.encoding.decode(raw), raw.record.num_occurrences)
+        raw_samples = _bit_strings(encoding.decode(raw), raw.record.num_occurrences)
         samples = _descend(logical, raw)
     warnings = []
     if break_fraction > BROKEN_CHAINS_WORTH_A_WARNING:
@@ -88,23 +117,16 @@ def unembed(
             f"{break_fraction:.0%} of chains broke; a larger chain_strength breaks fewer"
         )
     return Samples(
-        states=embedded.encoding.decode(samples),
+        states=encoding.decode(samples),
         occurrences=np.asarray(samples.record.num_occurrences, dtype=np.int64),
-        status=status,
-        encode_seconds=encode_seconds,
-        wait_seconds=wait_seconds,
         warnings=tuple(warnings),
         details={
-            "embedding": embedded.embedding.to_dict(),
-            "chain_lengths": [len(chain) for chain in embedded.embedding.chains],
-            "qubits": embedded.embedding.num_qubits,
-            "chain_strength": embedded.chain_strength,
+            **programme.to_dict(),
+            "chain_lengths": [len(chain) for chain in programme.embedding.chains],
+            "qubits": programme.embedding.num_qubits,
             "chain_break_fraction": break_fraction,
-            "penalty_weight": embedded.penalty_weight,
-            "coefficients": asdict(embedded.coefficients),
-            "undecided_blocks": list(embedded.encoding.problem.blocks),
+            "undecided_blocks": list(problem.blocks),
             "raw_samples": raw_samples,
-            **details,
         },
     )
 

@@ -146,7 +146,6 @@ class EmbeddedProblem:
     """A reduced problem as programmed on an annealer.
 
     Attributes:
-        encoding: of the problem; decodes samples.
         logical: penalty form in spins, over the n blocks.
         physical: the same in spins over qubits, with chains; not yet scaled to the ranges.
         embedding: block to chain.
@@ -154,7 +153,6 @@ class EmbeddedProblem:
         coefficients: what the physical model asks of the hardware.
     """
 
-    encoding: Encoding
     logical: dimod.BinaryQuadraticModel
     physical: dimod.BinaryQuadraticModel
     embedding: Embedding
@@ -189,7 +187,6 @@ def embed(
     scale, bare_scale = _scale(physical, graph), _scale(bare, graph)
     lost = np.log2(scale / bare_scale) if scale > 0 and bare_scale > 0 else 0.0
     return EmbeddedProblem(
-        encoding=encoding,
         logical=logical,
         physical=physical,
         embedding=embedding,

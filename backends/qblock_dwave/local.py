@@ -3,6 +3,7 @@
 import functools
 import itertools
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from qblock.backend import (
     interrupt_flag,
 )
 from qblock.problem import BlockRemovalProblem, ReducedProblem
-from qblock_dwave.annealer import AnnealerParameters, unembed
+from qblock_dwave.annealer import AnnealerParameters, Programme, unembed
 from qblock_dwave.embedding import WorkingGraph, clique_embedding, embed
 
 Topology = Literal["pegasus", "zephyr"]
@@ -116,11 +117,13 @@ class DWaveLocal(Backend[LocalParameters]):
                 interrupt_function=stop,
             )
         stopped = len(physical) < parameters.num_reads
-        return unembed(
-            embedded,
-            physical,
-            parameters,
+        samples = unembed(problem, Programme.of(embedded), physical, parameters)
+        return replace(
+            samples,
             status=("interrupted" if interrupted() else "time-limit") if stopped else "complete",
             encode_seconds=encode_seconds,
-            details={"execution": "emulated: simulated annealing on the physical model"},
+            details={
+                "execution": "emulated: simulated annealing on the physical model",
+                **samples.details,
+            },
         )
