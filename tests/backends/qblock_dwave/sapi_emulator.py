@@ -206,7 +206,7 @@ class SapiEmulator:
             found = sampler.sample(bqm, num_reads=20, seed=1)
             samples = dimod.SampleSet.from_samples_cqm([invert(row) for row in found], cqm)
         if short:
-            first = list(samples.variables)[0]
+            first = next(iter(samples.variables))
             samples = dimod.drop_variables(samples, [first])
         samples.info.update(charge_time=3_000_000, run_time=2_990_000, qpu_access_time=31_000)
         return {"format": "bq", "data": samples.to_serializable()}
