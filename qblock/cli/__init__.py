@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from qblock.cli import _backends, _compare, _demo, _instances, _show, _solve
+from qblock.cli import _backends, _compare, _demo, _fetch, _instances, _show, _solve
 from qblock.errors import QblockError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("backends")(_backends.backends)
 app.command("show")(_show.show)
 app.command("solve")(_solve.solve)
 app.command("compare")(_compare.compare)
+app.command("fetch")(_fetch.fetch)
 
 
 def main() -> None:
@@ -33,8 +34,8 @@ def main() -> None:
     except QblockError as error:
         print(f"qblock: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("qblock: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(filter(None, ("qblock: interrupted", str(interrupt)))), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
