@@ -142,12 +142,14 @@ class Run:
         time_limit: seconds from `started`, or None.
         started: `time.perf_counter()` at the start.
         report: call it with a `Progress` now and then; cheap when nobody listens.
+        problem: the whole problem, for backends that keep records of their jobs.
     """
 
     seed: int
     time_limit: float | None = None
     started: float = field(default_factory=time.perf_counter)
     report: Callable[[Progress], None] = lambda progress: None
+    problem: BlockRemovalProblem | None = None
 
     def remaining(self) -> float:
         """Seconds left, infinite without a time limit; negative once overrun."""
@@ -297,6 +299,15 @@ class Backend(ABC, Generic[P]):
         """Like `available`, but a cloud backend asks its service, over the network."""
         return self.available()
 
+    def fetch(
+        self, job: str, *, report: Callable[[Progress], None] = lambda progress: None
+    ) -> "tuple[BlockRemovalProblem, SolveResult] | None":
+        """The problem and the result of a job submitted before; None if it is not known here.
+
+        Cloud backends that keep a record of their jobs override this. Never submits anything.
+        """
+        return None
+
     def check(self, problem: ReducedProblem, parameters: P) -> None:
         """Raise `CapacityError` if the problem does not fit. Called before any work."""
 
@@ -378,7 +389,7 @@ class Backend(ABC, Generic[P]):
         self.require_available()
         reduced = problem.reduced
         self.check(reduced, settings)
-        run = Run(int(seed), time_limit, report=report)
+        run = Run(int(seed), time_limit, report=report, problem=problem)
         if len(reduced):
             samples = self.solve(reduced, settings, run)
         else:  # pins and budgets decide every block: one state, nothing to search

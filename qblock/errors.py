@@ -64,6 +64,10 @@ class QuotaExceeded(BackendError):
     """A cloud service refused for lack of quota, or a cost limit set by the user was reached."""
 
 
+class ServiceError(BackendError):
+    """A cloud service could not be reached, or its answer could not be understood."""
+
+
 class SolverTimeout(BackendError):
     """The solver gave no answer within its time limit."""
 

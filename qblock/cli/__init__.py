@@ -15,6 +15,7 @@ from qblock.cli import (
     _compare,
     _demo,
     _evaluate,
+    _fetch,
     _instances,
     _prune,
     _reduce,
@@ -46,6 +47,7 @@ app.command("show", rich_help_panel=PROBLEMS)(_show.show)
 app.command("solve", rich_help_panel=PROBLEMS)(_solve.solve)
 app.command("spectrum", rich_help_panel=PROBLEMS)(_spectrum.spectrum)
 app.command("reduce", rich_help_panel=PROBLEMS)(_reduce.reduce)
+app.command("fetch", rich_help_panel=PROBLEMS)(_fetch.fetch)
 app.command("compare", rich_help_panel=STUDIES)(_compare.compare)
 app.add_typer(_study.app, name="study", rich_help_panel=STUDIES)
 app.command("report", rich_help_panel=STUDIES)(_report.report)

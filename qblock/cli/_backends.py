@@ -32,7 +32,8 @@ def backends(
     for entry in entries:
         state = states[entry.name]
         mark = "[green]ready[/green]" if state.ok else "[yellow]missing[/yellow]"
-        note = "" if state.ok else f"[yellow]{state.reason}; {state.hint}[/yellow]"
+        note = "; ".join(filter(None, (state.reason, state.hint)))
+        note = note if state.ok else f"[yellow]{note}[/yellow]"
         if entry.backend is None:
             table.add_row(entry.name, "", "", "", "[red]broken[/red]", note)
             continue

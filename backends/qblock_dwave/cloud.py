@@ -1,0 +1,354 @@
+"""One job at the Leap service, through D-Wave's cloud client: sent once, and not lost.
+
+The order of events makes a job safe. The run is written to the ledger before it is sent, under
+a label; the service's id is added as soon as it is known, and the answer when it is there. If
+the connection breaks while a job is sent, nobody can tell whether the service took it, so it is
+looked for by its label before it is sent again. Asking for status and answers costs nothing and
+is repeated with growing pauses; the client alone gives up at the first error there.
+"""
+
+import functools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import dimod
+
+from qblock.backend import Availability, Progress, Run
+from qblock.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendUnavailable,
+    CapacityError,
+    QblockError,
+    QuotaExceeded,
+    ServiceError,
+    SolverTimeout,
+)
+from qblock_dwave.ledger import JobRecord, Ledger
+
+T = TypeVar("T")
+
+TOKEN_HINT = "set DWAVE_API_TOKEN, or run `dwave setup` (token: https://cloud.dwavesys.com/leap)"
+
+OUT_OF_TIME = re.compile(
+    r"quota|insufficient|remaining (solver )?(access|time)|exceeded.*limit", re.I
+)
+TOO_LARGE = re.compile(r"too (large|big|many)|maximum (number|size)", re.I)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what.
+
+    Attributes:
+        attempts: tries of a request that may be repeated.
+        first_pause, longest_pause: seconds between tries; doubled from one to the next.
+        request_seconds: until a request without an answer counts as lost.
+        job_seconds: for an answer, where the run has no time limit.
+    """
+
+    attempts: int = 6
+    first_pause: float = 1.0
+    longest_pause: float = 60.0
+    request_seconds: float = 60.0
+    job_seconds: float = 3600.0
+
+    def pause(self, failures: int) -> float:
+        return float(min(self.first_pause * 2 ** (failures - 1), self.longest_pause))
+
+
+def credentials() -> Availability:
+    """Whether Ocean's configuration (file and environment) has a token. No network; the token's
+    value goes nowhere."""
+    found = Availability.of_extra("dwave.cloud", "dwave")
+    if not found.ok:
+        return found
+    from dwave.cloud.config import load_config
+
+    try:
+        config = load_config()
+    except Exception as error:  # an unreadable file or an unknown profile
+        reason = f"Ocean's configuration cannot be read ({type(error).__name__})"
+        return Availability(False, reason, "see `dwave config ls` and DWAVE_PROFILE")
+    region = config.get("region") or "default region"
+    where = config.get("endpoint") or region
+    if not config.get("token"):
+        return Availability(False, f"no token found (endpoint: {where})", TOKEN_HINT)
+    return Availability(True, f"token found (endpoint: {where})")
+
+
+@contextmanager
+def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[Any]:
+    """A `dwave.cloud.Client` with Ocean's own configuration, closed without waiting for jobs."""
+    from dwave.cloud import Client
+
+    try:
+        client = Client.from_config(
+            client=kind,
+            request_timeout=patience.request_seconds,
+            http_retry_total=0,  # repeated here, where it is known what may be repeated
+            poll_strategy="backoff",
+            poll_backoff_min=min(0.05, patience.first_pause),
+            poll_backoff_max=min(2.0, patience.longest_pause),
+        )
+    except Exception as error:
+        raise service_error(error, "connecting") from None
+    try:
+        yield client
+    finally:
+        # Closing waits for requests in flight, which may be for nobody any more.
+        closing = threading.Thread(target=client.close, kwargs={"wait": False}, daemon=True)
+        closing.start()
+        closing.join(timeout=1.0)
+
+
+def find_solver(client: Any, patience: Patience, name: str, **features: Any) -> Any:
+    """The named solver, or the one that Ocean's configuration or the least load chooses.
+
+    Raises:
+        BackendUnavailable: it is unknown or offline.
+        AuthenticationError, ServiceError: see `service_error`.
+    """
+    wanted: dict[str, Any] = {"name": name} if name else {}
+    if not name and not client.config.solver:
+        wanted = features
+    # Refreshed, since a definition cached while the solver was offline would stay so.
+    return repeat(
+        lambda: client.get_solver(refresh=True, **wanted),
+        patience,
+        f"looking for solver {name or 'online'!r}",
+    )
+
+
+def service_error(error: BaseException, doing: str, job: str = "") -> QblockError:
+    """The typed error for what the cloud client raised.
+
+    Args:
+        doing: what was tried, for the message.
+        job: the service's id of a job that goes on.
+    """
+    from dwave.cloud import exceptions as cloud
+    from dwave.cloud.api import exceptions as api
+    from requests.exceptions import RequestException
+
+    if isinstance(error, QblockError):
+        return error
+    code = getattr(error, "error_code", None)
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    kept = f"; job {job} is kept: `qblock fetch {job}`" if job else ""
+    where = f"{doing}: {text}"
+    if isinstance(error, cloud.SolverAuthenticationError | api.ResourceAuthenticationError):
+        return AuthenticationError(f"Leap refused the token while {doing}; {TOKEN_HINT}")
+    if code == 403 or isinstance(error, api.ResourceAccessForbiddenError):
+        return AuthenticationError(f"Leap denied access while {doing}; check the project's token")
+    if isinstance(error, cloud.SolverOfflineError) or (
+        isinstance(error, api.ResourceNotFoundError) and not job
+    ):
+        return BackendUnavailable(
+            f"no such solver is online while {doing}; `dwave solvers --list` shows what there is"
+        )
+    if code == 429 or isinstance(error, api.ResourceLimitsExceededError):
+        return QuotaExceeded(f"Leap refuses more requests while {where}; try again later{kept}")
+    if isinstance(error, cloud.CanceledFutureError):
+        return BackendError(f"the job was cancelled while {doing}; run it again")
+    if isinstance(error, cloud.SolverError | cloud.SolverFailureError | ValueError | KeyError):
+        if OUT_OF_TIME.search(text):
+            return QuotaExceeded(f"{where}; see the remaining time on the Leap dashboard")
+        if TOO_LARGE.search(text):
+            return CapacityError(f"{where}; pin blocks with --keep or --drop")
+    malformed = cloud.InvalidAPIResponseError | api.ResourceBadResponseError
+    if job:  # then the client only decodes, and trips over what does not fit
+        malformed = malformed | ValueError | KeyError | TypeError
+    if isinstance(error, malformed):
+        return ServiceError(f"the answer could not be understood while {where}{kept}")
+    if isinstance(error, cloud.SolverFailureError | ValueError | KeyError) or (
+        code is not None and 400 <= code < 500
+    ):
+        return BackendError(f"the solver refused while {where}")
+    if isinstance(error, RequestException | OSError | TimeoutError | cloud.PollingTimeout):
+        return ServiceError(
+            f"Leap cannot be reached or failed while {where}; check the network{kept}"
+        )
+    return ServiceError(f"unexpected {type(error).__name__} while {where}{kept}")
+
+
+def is_transient(error: QblockError) -> bool:
+    """Whether the same request may well succeed a little later."""
+    return isinstance(error, ServiceError) or (
+        isinstance(error, QuotaExceeded) and "refuses more requests" in str(error)
+    )
+
+
+def repeat(
+    request: Callable[[], T],
+    patience: Patience,
+    doing: str,
+    *,
+    run: Run | None = None,
+    job: str = "",
+) -> T:
+    """The result of a request that costs nothing, tried until it works or patience ends."""
+    for failures in range(1, patience.attempts + 1):
+        try:
+            return request()
+        except Exception as raised:
+            error = service_error(raised, doing, job)
+            last = failures == patience.attempts or (run is not None and run.expired())
+            if last or not is_transient(error):
+                raise error from None
+        time.sleep(patience.pause(failures))
+    raise AssertionError("unreachable")
+
+
+def submit(
+    client: Any,
+    send: Callable[[str], Any],
+    record: JobRecord,
+    ledger: Ledger,
+    patience: Patience,
+    run: Run,
+) -> tuple[JobRecord, Any]:
+    """Send the job exactly once; its record with the service's id, and the client's future.
+
+    The future is None if the job was found at the service instead of being sent.
+
+    Args:
+        send: submits under the label that it is given and returns a future.
+
+    Raises:
+        QblockError: the service refused (nothing was sent), or could not be asked whether it
+            took the job (its record stays, and the next run asks again).
+    """
+    earlier = ledger.find(record.key)  # a run before this one may have sent it
+    uncertain = earlier is not None
+    ledger.save(earlier or record)
+    for failures in range(1, patience.attempts + 1):
+        if uncertain:
+            job = repeat(lambda: _find_job(client, record.label), patience, "looking for the job")
+            if job:
+                return ledger.save(replace(earlier or record, job=job)), None
+        earlier = None
+        try:
+            ledger.save(record)
+            future = send(record.label)
+            has_id = functools.partial(_has_id, future)
+            if not _wait_for(has_id, 2 * patience.request_seconds, run):
+                raise TimeoutError("no answer to the submission")
+            if future.id is None:
+                future.exception()  # raises it
+            return ledger.save(replace(record, job=future.id)), future
+        except Exception as raised:
+            error = service_error(raised, "sending the job")
+        # A refusal with a 4xx code took nothing; after anything else nobody knows.
+        uncertain = isinstance(error, ServiceError)
+        if not uncertain and not is_transient(error):
+            ledger.forget(record)
+            raise error
+        if failures == patience.attempts or run.expired():
+            if not uncertain:
+                ledger.forget(record)
+            raise error
+        time.sleep(patience.pause(failures))
+    raise AssertionError("unreachable")
+
+
+def _has_id(future: Any, seconds: float) -> bool:
+    try:
+        future.wait_id(seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _find_job(client: Any, label: str) -> str:
+    """The id of the job with this label at the service, or ''."""
+    from dwave.cloud.api.resources import Problems
+
+    with Problems.from_config(client.config) as problems:
+        found = problems.list_problems(label=label)
+    return str(found[0].id) if found else ""
+
+
+def await_answer(
+    client: Any,
+    future: Any,
+    record: JobRecord,
+    ledger: Ledger,
+    patience: Patience,
+    run: Run,
+    check: Callable[[dimod.SampleSet], None],
+) -> JobRecord:
+    """The record with the job's answer, asked for as often as needed.
+
+    Args:
+        future: of the submission, or None to ask for the job by its id.
+        check: raises `ServiceError` if the answer cannot be one to this problem.
+
+    Raises:
+        SolverTimeout: not solved within the run's time limit; the job goes on and is kept.
+        BackendError: the service failed or cancelled the job; its record is dropped.
+        ServiceError: no usable answer; the job is kept.
+    """
+    from dwave.cloud.exceptions import (
+        CanceledFutureError,
+        SolverFailureError,
+        SolverOfflineError,
+    )
+
+    job = record.job
+    pending = [future] if future is not None else []
+
+    def answer() -> dimod.SampleSet:
+        asked = pending.pop() if pending else client.retrieve_answer(job)
+        limit = patience.job_seconds if run.time_limit is None else run.remaining()
+        run.report(Progress(f"job {job} is queued or running"))
+        if not _wait_for(asked.wait, limit, run):
+            raise SolverTimeout(
+                f"job {job} was not solved in time and goes on; `qblock fetch {job}` collects it"
+            )
+        try:
+            asked.exception()  # raises it, if there is one
+        except (SolverFailureError, SolverOfflineError, CanceledFutureError):
+            ledger.forget(record)  # this job will never have an answer; another may be sent
+            raise
+        samples = asked.sampleset
+        samples.resolve()
+        check(samples)
+        return samples
+
+    try:
+        samples = repeat(answer, patience, f"fetching job {job}", run=run, job=job)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"job {job} goes on: `qblock fetch {job}`") from None
+    return ledger.save(replace(record, answer=samples.to_serializable()))
+
+
+def _wait_for(wait: Callable[[float], Any], seconds: float, run: Run) -> bool:
+    """`wait` in short pieces, until it is true or the seconds or the run's time are over."""
+    end = time.monotonic() + min(seconds, max(run.remaining(), 0.0))
+    while True:
+        left = end - time.monotonic()
+        if wait(max(min(left, 0.5), 0.0)):
+            return True
+        if left <= 0:
+            return False
+
+
+def check_service(
+    kind: Literal["qpu", "hybrid"], patience: Patience, **features: Any
+) -> Availability:
+    """Whether the service can be reached with this token and has such a solver online."""
+    state = credentials()
+    if not state.ok:
+        return state
+    try:
+        with connection(kind, replace(patience, attempts=1)) as client:
+            solver = find_solver(client, replace(patience, attempts=1), "", **features)
+            return Availability(True, f"{state.reason}; solver {solver.name} online")
+    except QblockError as error:
+        return Availability(False, str(error), "")

@@ -1,0 +1,88 @@
+"""`qblock fetch` and the record of cloud jobs, as a user meets them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dwave.cloud")
+from sapi_emulator import TOKEN, SapiEmulator
+
+
+def qblock(home: Path, service: SapiEmulator | None, *arguments: str) -> tuple[int, str, str]:
+    environment = {key: value for key, value in os.environ.items() if "DWAVE" not in key}
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "QBLOCK_HOME"):
+        environment[name] = str(home)
+    if service:
+        environment |= {"DWAVE_API_ENDPOINT": service.endpoint, "DWAVE_API_TOKEN": TOKEN}
+    done = subprocess.run(
+        [sys.executable, "-m", "qblock", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_that_timed_out_is_fetched_by_another_process(tmp_path: Path) -> None:
+    solve = ["solve", "smollm2-135m", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
+    with SapiEmulator(polls_until_done=10**6) as service:
+        code, _, message = qblock(tmp_path, service, *solve, "--time-limit", "3")
+        (job,) = service.jobs
+        assert code == 1
+        assert f"qblock fetch {job}" in message
+        service.polls_until_done = 0
+        code, out, _ = qblock(tmp_path, service, "fetch", job, "--json")
+        assert code == 0
+        document = json.loads(out)
+        assert document["details"]["job"] == job
+        assert document["seed"] == 1
+        assert len(service.jobs) == 1
+
+
+def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
+    with SapiEmulator() as service:
+        code, out, _ = qblock(
+            tmp_path,
+            service,
+            "solve",
+            "smollm2-135m",
+            "--remove",
+            "8",
+            "-b",
+            "leap-qpu",
+            "--dry-run",
+        )
+        assert code == 0
+        assert "qpu seconds" in out
+        assert not service.jobs
+
+
+def test_an_unknown_job_is_the_users_mistake(tmp_path: Path) -> None:
+    code, _, message = qblock(tmp_path, None, "fetch", "nonsense")
+    assert code == 2
+    assert "no record of a job 'nonsense'" in message
+
+
+def test_backends_show_whether_there_is_a_token_and_never_which(tmp_path: Path) -> None:
+    with SapiEmulator() as service:
+        code, out, _ = qblock(tmp_path, service, "backends", "--json")
+        assert code == 0
+        assert not service.requests
+        with_token = {entry["name"]: entry for entry in json.loads(out)}
+        code, out, _ = qblock(tmp_path, service, "backends", "--check", "--json")
+        checked = {entry["name"]: entry for entry in json.loads(out)}
+    code, out, _ = qblock(tmp_path, None, "backends", "--json")
+    without = {entry["name"]: entry for entry in json.loads(out)}
+    assert with_token["leap-qpu"]["available"]
+    assert service.endpoint in with_token["leap-qpu"]["reason"]
+    assert "online" in checked["leap-hybrid-cqm"]["reason"]
+    assert not without["leap-qpu"]["available"]
+    assert "DWAVE_API_TOKEN" in without["leap-qpu"]["hint"]
