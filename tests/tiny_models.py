@@ -1,11 +1,16 @@
 """Small randomly initialised models of every described architecture, and a tokenizer."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+# Tests run side by side, and threads that wait for one another on shared cores crawl.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 
 VOCABULARY = 272
 """256 bytes and a few special tokens."""

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work failed, 2 the user's mistake, 130 interrupted (fi
 kept). Results go to stdout; progress and messages go to stderr, progress only to a terminal.
 """
 
+import os
 import sys
 
 import typer
@@ -61,6 +62,8 @@ app.command("evaluate", rich_help_panel=MODELS)(_evaluate.evaluate)
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if not sys.stderr.isatty():  # the libraries' progress bars too; read when tqdm is imported
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app()
     except QblockError as error:

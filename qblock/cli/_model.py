@@ -1,7 +1,5 @@
 """Options that the commands on language models share, and loading the model they name."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +44,7 @@ def load(
     device: str = "auto",
     attention: str | None = None,
 ) -> "LoadedModel":
-    """`qblock.llm.load.load_model`, with the libraries' own progress bars on terminals only."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+    """`qblock.llm.load.load_model`, imported when it is needed."""
     from qblock.llm.load import load_model
 
     return load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 
 from qblock.errors import ModelError
@@ -227,7 +226,9 @@ def _save(loaded: LoadedModel, folder: Path) -> None:
     try:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-    except (ValueError, RuntimeError, SafetensorError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # configurations are validated in as many ways as there are models
         raise ModelError(f"the pruned model cannot be saved: {error}") from error
 
 

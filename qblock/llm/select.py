@@ -158,8 +158,7 @@ def select(
         if not len(fresh):
             break
         spectrum = Spectrum.of_states(problem, fresh)
-        found = measure(stack, spectrum, tokens, batch_size=batch_size, report=inner)
-        for item in found:
+        for item in measure(stack, spectrum, tokens, batch_size=batch_size, report=inner):
             measured[problem.state_of(item.state.removed).tobytes()] = item
         tried = [np.frombuffer(key, dtype=np.int8) for key in measured]
         changes = np.array([item.loss - base for item in measured.values()])
@@ -190,21 +189,13 @@ def refine(
     """The sensitivity corrected by measured loss changes, as the module describes.
 
     Args:
-        problem: whose energy E is in units of the loss only up to a factor, fitted here.
+        problem: whose energy E is to be corrected.
         states: 0/1 (S, N).
         changes: float64 (S,), measured loss minus that of the intact model.
         ridge: relative to the largest K_ss; measured losses carry the noise of a short text.
     """
     X = np.asarray(states, dtype=np.float64)
-    energies = problem.energy(states)
-    scale = float(energies @ changes / (energies @ energies)) if energies.any() else 1.0
     K = (X @ X.T) ** 2
-    weights = np.linalg.solve(
-        K + ridge * K.diagonal().max() * np.eye(len(K)), changes - scale * energies
-    )
-    return replace(
-        problem.sensitivity,
-        H=scale * problem.Q + (X.T * weights) @ X,
-        g=None,
-        A=None,
-    )
+    damped = K + ridge * K.diagonal().max() * np.eye(len(K))
+    weights = np.linalg.solve(damped, changes - problem.energy(states))
+    return replace(problem.sensitivity, H=problem.Q + (X.T * weights) @ X, g=None, A=None)

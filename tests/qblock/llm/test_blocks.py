@@ -21,9 +21,10 @@ def logits(model):
 
 
 def precise(model):
-    """In float64, except where there are experts: their kernels know no float64."""
-    has_experts = any("experts" in name for name, _ in model.named_parameters())
-    return model if has_experts else model.double()
+    """In float64, with kernels for experts that know it, and forward mode."""
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    return model.double()
 
 
 def loss(model):
@@ -88,8 +89,9 @@ def test_gradients_in_the_couplings_are_finite_differences(name):
         return (ends[0] - ends[1]) / (2 * step)
 
     for block in range(len(stack)):
-        # Norms and scans compute in float32 whatever they are given, so steps must not be tiny.
-        difference = central(block, 0.002)
+        # Norms and scans compute in float32 whatever they are given, so steps must not be tiny;
+        # a longer one can cross a point where the router picks another expert.
+        difference = central(block, 0.0005)
         assert gradient[block].item() == pytest.approx(difference, rel=1e-2, abs=2e-3)
 
 

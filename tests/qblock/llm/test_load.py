@@ -27,8 +27,7 @@ def write_gguf(path: Path, model: torch.nn.Module) -> Path:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
-    tokens = [f"t{i}".encode() for i in range(config.vocab_size - 16)]
-    tokens = [*tokens, *(f"s{i}".encode() for i in range(16))]
+    tokens = [b"t", b"1", b"t1", *(f"s{i}".encode() for i in range(config.vocab_size - 3))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
