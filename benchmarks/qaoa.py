@@ -84,7 +84,7 @@ def one_evaluation(qokit_python: str | None, n: int = 20) -> None:
 
 def real_size() -> None:
     """Fixed-weight evaluations, p = 4, on 30 blocks."""
-    sensitivity = load_sensitivity("smollm2-135m")
+    sensitivity = load_sensitivity("smollm2-135m-fisher")
     print(f"\n### Fixed weight, p = 4, {len(sensitivity)} blocks ({sensitivity.name})\n")
     print("| removed | mixer | amplitudes | one evaluation, s | set-up, s |\n|---|---|---|---|---|")
     for remove in (4, 8):

@@ -19,7 +19,7 @@ from qblock.study.report import report_html
 from qblock.study.store import Store
 
 RUNS = 10_000
-PROBLEM = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+PROBLEM = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
 CONTENDERS = tuple(Contender("random", {"num_reads": n}) for n in (50, 100, 150, 200))
 
 

@@ -1,7 +1,7 @@
 """qblock: which blocks of a language model to remove, as an Ising problem for any solver.
 
 >>> from qblock import BlockRemovalProblem, Spectrum, get_backend, load_sensitivity
->>> problem = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+>>> problem = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
 >>> result = get_backend("fixed-weight-tabu").sample(problem, seed=1)
 >>> Spectrum.of(problem, result)[0].removed
 """

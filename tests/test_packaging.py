@@ -36,7 +36,7 @@ def test_only_qblock_packages_land_in_site_packages_and_the_command_works(wheel,
     # The dependencies are those of the environment that runs the tests.
     borrowed = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
-        [tmp_path / "env" / "bin" / "qblock", "solve", "smollm2-135m", "--remove", "3",
+        [tmp_path / "env" / "bin" / "qblock", "solve", "smollm2-135m-fisher", "--remove", "3",
          "--backend", "fixed-weight-tabu"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{_site(python)}{os.pathsep}{borrowed}"},
         capture_output=True, text=True, timeout=120,

@@ -5,7 +5,7 @@ seeds = 20                            # 0 ... 19, or a list of seeds
 time_limits = [0.1, 1.0]              # seconds, asked of every backend
 
 [[instances]]
-source = "smollm2-135m"               # bundled, or a file beside the plan
+source = "smollm2-135m-fisher"               # bundled, or a file beside the plan
 remove = [4, 8]                       # or { attention = 2, moe = 3 }
 
 [[instances]]

@@ -104,7 +104,7 @@ def test_outside_plugin_is_listed_and_solves_from_the_command_line(plugin):
     assert "outside-greedy" in listing.stdout
     assert "broken" in listing.stdout
     solved = subprocess.run(
-        [sys.executable, "-m", "qblock", "solve", "smollm2-135m", "--remove", "2",
+        [sys.executable, "-m", "qblock", "solve", "smollm2-135m-fisher", "--remove", "2",
          "-b", "outside-greedy"],
         env=environment, capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip

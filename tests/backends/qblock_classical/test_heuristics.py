@@ -8,7 +8,7 @@ from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
 
-REAL = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+REAL = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
 
 
 @pytest.fixture(scope="module")

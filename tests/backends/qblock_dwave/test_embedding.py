@@ -34,7 +34,7 @@ def small() -> WorkingGraph:
 @pytest.mark.parametrize("topology", SHAPES)
 def test_the_bundled_instance_embeds_with_short_chains(topology: str) -> None:
     graph = emulated_graph(topology)  # type: ignore[arg-type]
-    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8).reduced
+    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8).reduced
     embedding = clique_embedding(graph, len(problem))
     assert embedding.longest_chain <= 4
     used = [qubit for chain in embedding.chains for qubit in chain]
@@ -92,7 +92,7 @@ def test_unbroken_chains_have_the_energy_of_the_penalty_form(
 
 def test_a_larger_penalty_takes_precision_from_the_objective(small: WorkingGraph) -> None:
     problem = BlockRemovalProblem(
-        load_sensitivity("smollm2-135m"), remove=4, keep=map(str, range(14))
+        load_sensitivity("smollm2-135m-fisher"), remove=4, keep=map(str, range(14))
     )
     ranges = [
         embed(problem.reduced, small, penalty=weight, prefactor=1.414).coefficients
@@ -105,7 +105,7 @@ def test_a_larger_penalty_takes_precision_from_the_objective(small: WorkingGraph
 
 def test_scaled_coefficients_fit_the_ranges_and_touch_one(small: WorkingGraph) -> None:
     problem = BlockRemovalProblem(
-        load_sensitivity("smollm2-135m"), remove=4, keep=map(str, range(14))
+        load_sensitivity("smollm2-135m-fisher"), remove=4, keep=map(str, range(14))
     )
     embedded = embed(problem.reduced, small, penalty="tight", prefactor=1.414)
     scaled = embedded.physical.copy()

@@ -78,7 +78,7 @@ def _pairs(n: int) -> list[tuple[int, int]]:
 
 
 def test_an_estimate_sends_nothing(sapi: SapiEmulator, qpu: LeapQPU) -> None:
-    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
     few, many = (qpu.estimate(problem, num_reads=reads) for reads in (100, 1000))
     assert few.qpu_seconds is not None
     assert many.qpu_seconds is not None

@@ -18,7 +18,7 @@ def backend() -> Backend:
 
 @pytest.fixture(scope="module")
 def problem() -> BlockRemovalProblem:
-    return BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+    return BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
 
 
 def test_it_calls_itself_emulated(backend: Backend, problem: BlockRemovalProblem) -> None:

@@ -32,7 +32,7 @@ def qblock(home: Path, service: SapiEmulator | None, *arguments: str) -> tuple[i
 
 
 def test_a_run_that_timed_out_is_fetched_by_another_process(tmp_path: Path) -> None:
-    solve = ["solve", "smollm2-135m", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
+    solve = ["solve", "smollm2-135m-fisher", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
     with SapiEmulator(polls_until_done=10**6) as service:
         code, _, message = qblock(tmp_path, service, *solve, "--time-limit", "3")
         (job,) = service.jobs
@@ -53,7 +53,7 @@ def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
             tmp_path,
             service,
             "solve",
-            "smollm2-135m",
+            "smollm2-135m-fisher",
             "--remove",
             "8",
             "-b",

@@ -16,7 +16,7 @@ time_limits = [0.1, 1]
 memory_gib = 2
 
 [[instances]]
-source = "smollm2-135m"
+source = "smollm2-135m-fisher"
 remove = [2, 4]
 
 [[backends]]
@@ -62,7 +62,7 @@ def test_an_interrupted_plan_has_treated_all_contenders_alike(tmp_path: Path) ->
         ('"random"', '"randon"', "backends.0: no backend 'randon'. Did you mean 'random'"),
         ("num_sweeps", "num_swoops", "backends.1: backend 'annealing': it has no parameter"),
         ("[5, 10]", '["x"]', "backends.1: backend 'annealing': num_reads='x'"),
-        ('"smollm2-135m"', '"nowhere.npz"', "neither a file nor a bundled instance"),
+        ('"smollm2-135m-fisher"', '"nowhere.npz"', "neither a file nor a bundled instance"),
         ("[0.1, 1]", "[0.1, -1]", "-1.0 is no time limit"),
         ("seeds = 3", "seeds = 0", "no seed"),
         ("seeds = 3", "seeds = 3 3", "not valid TOML"),
