@@ -61,7 +61,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {**_COMMON, "n_embd": 32, "n_layer": 5, "n_head": 4, "n_positions": 128}),
     "gpt-neox": ("gpt_neox", {**_LLAMA, "use_parallel_residual": True}),
     "gpt-neox-sequential": ("gpt_neox", {**_LLAMA, "use_parallel_residual": False}),
-    "opt": ("opt", {**_LLAMA, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt": (  # a smooth activation, so that differences are derivatives
+        "opt",
+        {**_LLAMA, "ffn_dim": 48, "word_embed_proj_dim": 32, "activation_function": "gelu"},
+    ),
     "falcon": ("falcon", _FALCON),
     "falcon-new": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon-alibi": ("falcon", {**_FALCON, "alibi": True, "parallel_attn": False}),
