@@ -92,9 +92,8 @@ def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[A
             client=kind,
             request_timeout=patience.request_seconds,
             http_retry_total=0,  # repeated here, where it is known what may be repeated
-            poll_strategy="backoff",
-            poll_backoff_min=min(0.05, patience.first_pause),
-            poll_backoff_max=min(2.0, patience.longest_pause),
+            poll_strategy="long-polling",
+            poll_wait_time=5,
         )
     except Exception as error:
         raise service_error(error, "connecting") from None
@@ -224,17 +223,15 @@ def submit(
         QblockError: the service refused (nothing was sent), or could not be asked whether it
             took the job (its record stays, and the next run asks again).
     """
-    earlier = ledger.find(record.key)  # a run before this one may have sent it
-    uncertain = earlier is not None
-    ledger.save(earlier or record)
+    uncertain = ledger.find(record.key) is not None  # a run before this one may have sent it
     for failures in range(1, patience.attempts + 1):
         if uncertain:
             job = repeat(lambda: _find_job(client, record.label), patience, "looking for the job")
             if job:
-                return ledger.save(replace(earlier or record, job=job)), None
-        earlier = None
-        try:
+                return ledger.save(replace(ledger.find(record.key) or record, job=job)), None
+        if failures == 1:
             ledger.save(record)
+        try:
             future = send(record.label)
             has_id = functools.partial(_has_id, future)
             if not _wait_for(has_id, 2 * patience.request_seconds, run):
@@ -252,6 +249,11 @@ def submit(
         if failures == patience.attempts or run.expired():
             if not uncertain:
                 ledger.forget(record)
+            elif run.expired():
+                raise SolverTimeout(
+                    "the time limit ended before Leap confirmed the job; if it was taken, the "
+                    "same run with the same seed collects it"
+                )
             raise error
         time.sleep(patience.pause(failures))
     raise AssertionError("unreachable")

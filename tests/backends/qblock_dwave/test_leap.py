@@ -1,6 +1,7 @@
 """The quantum backend through the real cloud client: right answers, and nothing paid twice."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -136,7 +137,7 @@ def lost(sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem) -> str:
     """The id of a job whose answer did not arrive in time."""
     sapi.polls_until_done = 10**6
     with pytest.raises(SolverTimeout, match="qblock fetch"):
-        qpu.sample(problem, seed=3, num_reads=20, time_limit=0.5)
+        qpu.sample(problem, seed=3, num_reads=20, time_limit=3.0)
     sapi.polls_until_done = 0
     (job,) = sapi.jobs
     return job
@@ -149,6 +150,18 @@ def test_a_late_job_is_fetched(
     assert fetched is not None
     assert fetched[0] == problem
     assert fetched[1].samples.record.num_occurrences.sum() == 20
+    assert len(sapi.jobs) == 1
+
+
+def test_time_that_ends_while_the_job_is_sent_is_a_timeout_and_the_job_is_found_later(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    qpu.estimate(problem)  # the graph is built, so that the time goes into the request
+    sapi.faults = [Fault("submit", "delay", times=1, seconds=2.5)]
+    with pytest.raises(SolverTimeout, match="same seed"):
+        qpu.sample(problem, seed=3, num_reads=20, time_limit=1.0)
+    time.sleep(2.5)  # until the service has taken it
+    assert qpu.sample(problem, seed=3, num_reads=20).details["job"] in sapi.jobs
     assert len(sapi.jobs) == 1
 
 
