@@ -165,6 +165,18 @@ def test_time_that_ends_while_the_job_is_sent_is_a_timeout_and_the_job_is_found_
     assert len(sapi.jobs) == 1
 
 
+def test_a_submission_without_an_answer_is_not_sent_again_blindly(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [Fault("submit", "delay", times=1, seconds=4.0)]
+    with pytest.raises(ServiceError, match="run it again in a while"):
+        qpu.sample(problem, seed=3, num_reads=20)
+    assert sapi.requests["submit"] == 1
+    time.sleep(2.5)  # until the service has taken it
+    assert qpu.sample(problem, seed=3, num_reads=20).details["job"] in sapi.jobs
+    assert len(sapi.jobs) == 1
+
+
 def test_running_again_collects_a_late_job(
     lost: str, sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
 ) -> None:
@@ -205,7 +217,6 @@ ENDS_WELL = [
     Fault("submit", "refuse"),
     Fault("submit", "cut"),
     Fault("submit", "garbage"),
-    Fault("submit", "delay", seconds=5.0),
     Fault("status", "error", code=500),
     Fault("status", "error", code=429),
     Fault("status", "refuse"),
