@@ -111,15 +111,15 @@ def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[A
 
 
 def find_solver(client: Any, patience: Patience, name: str, **features: Any) -> Any:
-    """The named solver, or the one that Ocean's configuration or the least load chooses.
+    """The named solver, or the one that Ocean is configured for, or the least busy that fits.
 
     Raises:
         BackendUnavailable: it is unknown or offline.
         AuthenticationError, ServiceError: see `service_error`.
     """
-    wanted: dict[str, Any] = {"name": name} if name else {}
-    if not name and not client.config.solver:
-        wanted = features
+    wanted = {"name": name} if name else features
+    if not name and features.get("qpu") and client.config.solver:
+        wanted = {}  # the configured one, which is meant for quantum processors
     # Refreshed, since a definition cached while the solver was offline would stay so.
     return repeat(
         lambda: client.get_solver(refresh=True, **wanted),

@@ -41,7 +41,9 @@ class LeapParameters(Parameters):
     """Parameters of everything that runs at Leap."""
 
     solver: str = Field(
-        "", description="name of the solver; empty: as Ocean is configured, else the least busy"
+        "",
+        description="name of the solver; empty: the least busy that fits, or for the quantum "
+        "processor the one that Ocean is configured for",
     )
     max_qpu_seconds: float | None = Field(
         None,
@@ -184,8 +186,13 @@ class LeapBackend(Backend[P]):
 
 
 def refuse_above(limit: float, estimate: Estimate) -> None:
-    """Raise `QuotaExceeded` if more than `limit` seconds would be billed."""
-    if estimate.qpu_seconds is not None and estimate.qpu_seconds > limit:
+    """Raise `QuotaExceeded` if more than `limit` seconds would be billed, or nobody can tell."""
+    if estimate.qpu_seconds is None:
+        raise QuotaExceeded(
+            f"the solver publishes no timing model, so max_qpu_seconds={limit:g} cannot be kept; "
+            "nothing was sent. Leave the limit out to send it anyway"
+        )
+    if estimate.qpu_seconds > limit:
         raise QuotaExceeded(
             f"this run would be billed for about {estimate.qpu_seconds:.3g} s, above the limit "
             f"max_qpu_seconds={limit:g}; nothing was sent. Lower the reads or raise the limit"

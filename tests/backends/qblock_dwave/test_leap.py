@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from qblock_dwave.hybrid import LeapHybridBQM
 from qblock_dwave.leap import LeapQPU
 from qblock_dwave.ledger import Ledger, default_folder, problem_document, problem_of
-from sapi_emulator import TOKEN, Fault, SapiEmulator
+from sapi_emulator import TOKEN, Fault, SapiEmulator, quantum_solver
 
 from qblock.backend import Backend
 from qblock.errors import (
@@ -97,6 +98,26 @@ def test_more_than_the_limit_is_not_sent(
         qpu.sample(problem, num_reads=1000, max_qpu_seconds=0.001)
     assert sapi.requests["submit"] == 0
     assert list(Ledger(default_folder())) == []
+
+
+def test_a_limit_that_cannot_be_checked_is_not_ignored(
+    sapi: SapiEmulator,
+    qpu: LeapQPU,
+    problem: BlockRemovalProblem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(quantum_solver()["properties"], "problem_timing_data")
+    with pytest.raises(QuotaExceeded, match="no timing model"):
+        qpu.sample(problem, max_qpu_seconds=10.0)
+    assert sapi.requests["submit"] == 0
+
+
+def test_the_configured_solver_is_the_quantum_one(
+    sapi: SapiEmulator, problem: BlockRemovalProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DWAVE_API_SOLVER", "Emulated_system1")
+    assert LeapQPU().sample(problem, num_reads=5).details["solver"] == "Emulated_system1"
+    assert LeapHybridBQM().sample(problem).details["solver"].startswith("hybrid_binary")
 
 
 def test_too_many_blocks_are_not_sent(sapi: SapiEmulator, qpu: LeapQPU) -> None:
