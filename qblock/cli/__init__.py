@@ -34,8 +34,8 @@ def main() -> None:
     except QblockError as error:
         print(f"qblock: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        print(": ".join(filter(None, ("qblock: interrupted", str(interrupt)))), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("qblock: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
