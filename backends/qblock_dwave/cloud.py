@@ -62,6 +62,10 @@ class Patience:
         return float(min(self.first_pause * 2 ** (failures - 1), self.longest_pause))
 
 
+class _TooManyRequests(QuotaExceeded):
+    """Code 429: nothing was taken, and the same request may pass a little later."""
+
+
 def credentials() -> Availability:
     """Whether Ocean's configuration (file and environment) has a token. No network; the token's
     value goes nowhere."""
@@ -92,9 +96,8 @@ def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[A
             client=kind,
             request_timeout=patience.request_seconds,
             http_retry_total=0,  # repeated here, where it is known what may be repeated
-            poll_strategy="backoff",
-            poll_backoff_min=min(0.05, patience.first_pause),
-            poll_backoff_max=min(2.0, patience.longest_pause),
+            poll_strategy="long-polling",
+            poll_wait_time=5,
         )
     except Exception as error:
         raise service_error(error, "connecting") from None
@@ -108,20 +111,20 @@ def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[A
 
 
 def find_solver(client: Any, patience: Patience, name: str, **features: Any) -> Any:
-    """The named solver, or the one that Ocean's configuration or the least load chooses.
+    """The named solver, or the one that Ocean is configured for, or the least busy that fits.
 
     Raises:
         BackendUnavailable: it is unknown or offline.
         AuthenticationError, ServiceError: see `service_error`.
     """
-    wanted: dict[str, Any] = {"name": name} if name else {}
-    if not name and not client.config.solver:
-        wanted = features
+    wanted = {"name": name} if name else features
+    if not name and features.get("qpu") and client.config.solver:
+        wanted = {}  # the configured one, which is meant for quantum processors
     # Refreshed, since a definition cached while the solver was offline would stay so.
     return repeat(
         lambda: client.get_solver(refresh=True, **wanted),
         patience,
-        f"looking for solver {name or 'online'!r}",
+        f"looking for solver {name!r}" if name else "looking for a solver",
     )
 
 
@@ -153,7 +156,7 @@ def service_error(error: BaseException, doing: str, job: str = "") -> QblockErro
             f"no such solver is online while {doing}; `dwave solvers --list` shows what there is"
         )
     if code == 429 or isinstance(error, api.ResourceLimitsExceededError):
-        return QuotaExceeded(f"Leap refuses more requests while {where}; try again later{kept}")
+        return _TooManyRequests(f"Leap refuses more requests while {where}; try again later{kept}")
     if isinstance(error, cloud.CanceledFutureError):
         return BackendError(f"the job was cancelled while {doing}; run it again")
     if isinstance(error, cloud.SolverError | cloud.SolverFailureError | ValueError | KeyError):
@@ -179,9 +182,7 @@ def service_error(error: BaseException, doing: str, job: str = "") -> QblockErro
 
 def is_transient(error: QblockError) -> bool:
     """Whether the same request may well succeed a little later."""
-    return isinstance(error, ServiceError) or (
-        isinstance(error, QuotaExceeded) and "refuses more requests" in str(error)
-    )
+    return isinstance(error, ServiceError | _TooManyRequests)
 
 
 def repeat(
@@ -213,9 +214,11 @@ def submit(
     patience: Patience,
     run: Run,
 ) -> tuple[JobRecord, Any]:
-    """Send the job exactly once; its record with the service's id, and the client's future.
+    """Send the job once; its record with the service's id, and the client's future.
 
-    The future is None if the job was found at the service instead of being sent.
+    The future is None if the job was found at the service instead of being sent. After a broken
+    connection the job is looked for and sent again if it is not there. After a request without
+    an answer it may still arrive, so it is looked for and not sent again by this run.
 
     Args:
         send: submits under the label that it is given and returns a future.
@@ -224,32 +227,39 @@ def submit(
         QblockError: the service refused (nothing was sent), or could not be asked whether it
             took the job (its record stays, and the next run asks again).
     """
-    earlier = ledger.find(record.key)  # a run before this one may have sent it
-    uncertain = earlier is not None
-    ledger.save(earlier or record)
+    from dwave.cloud.api.exceptions import RequestTimeout
+
+    uncertain = ledger.find(record.key) is not None  # a run before this one may have sent it
+    in_flight = False  # a request timed out here: the service may take the job any moment
     for failures in range(1, patience.attempts + 1):
         if uncertain:
             job = repeat(lambda: _find_job(client, record.label), patience, "looking for the job")
             if job:
-                return ledger.save(replace(earlier or record, job=job)), None
-        earlier = None
+                return ledger.save(replace(ledger.find(record.key) or record, job=job)), None
         try:
-            ledger.save(record)
+            if in_flight:
+                raise TimeoutError("no answer, so it is not sent again; run it again in a while")
+            if failures == 1:
+                ledger.save(record)
             future = send(record.label)
             has_id = functools.partial(_has_id, future)
-            if not _wait_for(has_id, 2 * patience.request_seconds, run):
-                raise TimeoutError("no answer to the submission")
+            if not _wait_for(has_id, patience.job_seconds, run):
+                raise SolverTimeout(
+                    "the time limit ended before Leap confirmed the job; if it was taken, the "
+                    "same run with the same seed collects it"
+                )
             if future.id is None:
                 future.exception()  # raises it
             return ledger.save(replace(record, job=future.id)), future
+        except SolverTimeout:
+            raise
         except Exception as raised:
             error = service_error(raised, "sending the job")
+            in_flight = in_flight or isinstance(raised, RequestTimeout)
         # A refusal with a 4xx code took nothing; after anything else nobody knows.
         uncertain = isinstance(error, ServiceError)
-        if not uncertain and not is_transient(error):
-            ledger.forget(record)
-            raise error
-        if failures == patience.attempts or run.expired():
+        last = failures == patience.attempts or run.expired()
+        if last or not is_transient(error):
             if not uncertain:
                 ledger.forget(record)
             raise error

@@ -41,22 +41,33 @@ class WorkingGraph:
 
     @classmethod
     def of_properties(cls, name: str, properties: Mapping[str, Any]) -> "WorkingGraph":
-        """From the properties that a solver reports of itself."""
-        from dwave import graphs
-
-        topology = properties["topology"]
-        build = getattr(graphs, f"{topology['type']}_graph")
-        graph = build(
-            *topology["shape"], node_list=properties["qubits"], edge_list=properties["couplers"]
-        )
+        """From the properties that a solver reports of itself; equal ones give one object."""
         coupling = properties.get("per_qubit_coupling_range")
-        return cls(
-            name=name,
-            graph=graph,
-            h_range=tuple(properties["h_range"]),
-            j_range=tuple(properties.get("extended_j_range") or properties["j_range"]),
-            coupling_range=tuple(coupling) if coupling else None,
+        return _working_graph(
+            name,
+            properties["topology"]["type"],
+            tuple(properties["topology"]["shape"]),
+            tuple(properties["qubits"]),
+            tuple(map(tuple, properties["couplers"])),
+            tuple(properties["h_range"]),
+            tuple(properties.get("extended_j_range") or properties["j_range"]),
+            tuple(coupling) if coupling else None,
         )
+
+
+@functools.lru_cache(maxsize=8)  # building one takes longer than a short job at the service
+def _working_graph(
+    name: str,
+    family: str,
+    shape: tuple[int, ...],
+    qubits: tuple[int, ...],
+    couplers: tuple[tuple[int, int], ...],
+    *ranges: Any,
+) -> WorkingGraph:
+    from dwave import graphs
+
+    build = getattr(graphs, f"{family}_graph")
+    return WorkingGraph(name, build(*shape, node_list=qubits, edge_list=couplers), *ranges)
 
 
 @dataclass(frozen=True)
@@ -180,9 +191,8 @@ def embed(
     weight = penalty_weight(problem, penalty)
     logical = encoding.bqm(weight).change_vartype("SPIN", inplace=False)
     physical, strength = _with_chains(logical, embedding, graph, prefactor)
-    objective = encoding.cqm().objective
-    objective = dimod.BinaryQuadraticModel(objective.linear, objective.quadratic, 0.0, "BINARY")
-    objective.change_vartype("SPIN")
+    objective = dimod.BinaryQuadraticModel(problem.Q, "BINARY").change_vartype("SPIN")
+    objective.relabel_variables(dict(enumerate(problem.blocks)))
     bare, _ = _with_chains(objective, embedding, graph, prefactor)
     scale, bare_scale = _scale(physical, graph), _scale(bare, graph)
     lost = np.log2(scale / bare_scale) if scale > 0 and bare_scale > 0 else 0.0

@@ -61,7 +61,7 @@ class HybridBackend(LeapBackend[P]):
                 f"{len(problem)} undecided blocks; solver {solver.name} takes {largest}"
             )
         return Prepared(
-            estimate=Estimate(
+            estimate=lambda: Estimate(
                 seconds=seconds,
                 qpu_seconds=seconds,
                 notes=(

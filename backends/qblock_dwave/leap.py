@@ -41,7 +41,9 @@ class LeapParameters(Parameters):
     """Parameters of everything that runs at Leap."""
 
     solver: str = Field(
-        "", description="name of the solver; empty: as Ocean is configured, else the least busy"
+        "",
+        description="name of the solver; empty: the least busy that fits, or for the quantum "
+        "processor the one that Ocean is configured for",
     )
     max_qpu_seconds: float | None = Field(
         None,
@@ -59,12 +61,12 @@ class Prepared:
     """A job ready to be sent.
 
     Attributes:
-        estimate: of what it takes.
+        estimate: gives what it takes; not free to compute.
         programme: what `LeapBackend.read` needs beside the answer, JSON-like.
         send: submits it under a label and returns the cloud client's future.
     """
 
-    estimate: Estimate
+    estimate: Callable[[], Estimate]
     programme: Mapping[str, Any]
     send: Callable[[str], Any]
 
@@ -110,7 +112,7 @@ class LeapBackend(Backend[P]):
             return Estimate(notes=("pins and budgets decide every block: nothing is sent",))
         with cloud.connection(self.client, self.patience) as client:
             solver = self.find_solver(client, settings)
-            return self.prepare(solver, problem.reduced, settings, seed=0).estimate
+            return self.prepare(solver, problem.reduced, settings, seed=0).estimate()
 
     def find_solver(self, client: Any, parameters: P) -> Any:
         return cloud.find_solver(client, self.patience, parameters.solver, **self.features)
@@ -130,7 +132,8 @@ class LeapBackend(Backend[P]):
                     solver = self.find_solver(client, parameters)
                     started = time.perf_counter()
                     prepared = self.prepare(solver, problem, parameters, run.seed)
-                    refuse_above(parameters.max_qpu_seconds, prepared.estimate)
+                    if parameters.max_qpu_seconds is not None:
+                        refuse_above(parameters.max_qpu_seconds, prepared.estimate())
                     encode_seconds = time.perf_counter() - started
                     run.report(Progress(f"sending to {solver.name}"))
                     record = JobRecord(
@@ -182,9 +185,14 @@ class LeapBackend(Backend[P]):
         return problem, self.sample(problem, seed=record.seed, report=report, **record.parameters)
 
 
-def refuse_above(limit: float | None, estimate: Estimate) -> None:
-    """Raise `QuotaExceeded` if more than `limit` seconds would be billed."""
-    if limit is not None and estimate.qpu_seconds is not None and estimate.qpu_seconds > limit:
+def refuse_above(limit: float, estimate: Estimate) -> None:
+    """Raise `QuotaExceeded` if more than `limit` seconds would be billed, or nobody can tell."""
+    if estimate.qpu_seconds is None:
+        raise QuotaExceeded(
+            f"the solver publishes no timing model, so max_qpu_seconds={limit:g} cannot be kept; "
+            "nothing was sent. Leave the limit out to send it anyway"
+        )
+    if estimate.qpu_seconds > limit:
         raise QuotaExceeded(
             f"this run would be billed for about {estimate.qpu_seconds:.3g} s, above the limit "
             f"max_qpu_seconds={limit:g}; nothing was sent. Lower the reads or raise the limit"
@@ -248,7 +256,7 @@ class LeapQPU(LeapBackend[LeapQPUParameters]):
         if parameters.annealing_time is not None:
             options["annealing_time"] = parameters.annealing_time
         return Prepared(
-            estimate=self._estimate(solver, graph, embedded, options),
+            estimate=lambda: self._estimate(solver, graph, embedded, options),
             programme={"embedded": Programme.of(embedded).to_dict(), "flipped": flipped},
             send=lambda label: solver.sample_bqm(physical, label=label, **options),
         )

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Ledger:
     def save(self, record: JobRecord) -> JobRecord:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / f"{record.key}.json") as stream:
-            stream.write(json.dumps(asdict(record)).encode())
+            stream.write(json.dumps(record.__dict__).encode())
         return record
 
     def forget(self, record: JobRecord) -> None:

@@ -128,4 +128,9 @@ def progress_line(description: str) -> Iterator[Callable[[Progress], None]]:
                 completed=progress.fraction or 0,
             )
 
-        yield report
+        try:
+            yield report
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args:  # such as the job that goes on; typer would drop it
+                messages.print(f"interrupted; {interrupt}", soft_wrap=True)
+            raise

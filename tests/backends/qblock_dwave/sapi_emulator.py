@@ -324,7 +324,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault and fault.kind in ("failed", "cancelled"):
                     for job in jobs:
                         job.status, job.message = fault.kind.upper(), fault.message
-                return [sapi.poll(job) for job in jobs], "problems"
+                documents = [sapi.poll(job) for job in jobs]
+                if all(document["status"] == "PENDING" for document in documents):
+                    time.sleep(0.05)  # long polling, made short
+                return documents, "problems"
             case "answer":
                 job = sapi.jobs[path[1]]
                 short = fault is not None and fault.kind == "short"

@@ -1,6 +1,7 @@
 """Clique embeddings are valid, and embedded problems keep their energies."""
 
 import itertools
+from pathlib import Path
 
 import dimod
 import networkx as nx
@@ -15,6 +16,7 @@ from qblock_dwave.embedding import (
     largest_clique,
 )
 from qblock_dwave.local import SHAPES, emulated_graph
+from qblock_dwave.plot import plot_embedding
 from support import problems
 
 from qblock.errors import CapacityError
@@ -122,3 +124,9 @@ def test_scaled_coefficients_fit_the_ranges_and_touch_one(small: WorkingGraph) -
         )
     ]
     assert min(slack) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_embedding_is_drawn(small: WorkingGraph, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = plot_embedding(clique_embedding(small, 8), small, tmp_path / "embedding.svg")
+    assert path.read_text().count("<path") > 8

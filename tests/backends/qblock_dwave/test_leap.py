@@ -1,14 +1,16 @@
 """The quantum backend through the real cloud client: right answers, and nothing paid twice."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from qblock_dwave.hybrid import LeapHybridBQM
 from qblock_dwave.leap import LeapQPU
 from qblock_dwave.ledger import Ledger, default_folder, problem_document, problem_of
-from sapi_emulator import TOKEN, Fault, SapiEmulator
+from sapi_emulator import TOKEN, Fault, SapiEmulator, quantum_solver
 
 from qblock.backend import Backend
 from qblock.errors import (
@@ -98,6 +100,26 @@ def test_more_than_the_limit_is_not_sent(
     assert list(Ledger(default_folder())) == []
 
 
+def test_a_limit_that_cannot_be_checked_is_not_ignored(
+    sapi: SapiEmulator,
+    qpu: LeapQPU,
+    problem: BlockRemovalProblem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(quantum_solver()["properties"], "problem_timing_data")
+    with pytest.raises(QuotaExceeded, match="no timing model"):
+        qpu.sample(problem, max_qpu_seconds=10.0)
+    assert sapi.requests["submit"] == 0
+
+
+def test_the_configured_solver_is_the_quantum_one(
+    sapi: SapiEmulator, problem: BlockRemovalProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DWAVE_API_SOLVER", "Emulated_system1")
+    assert LeapQPU().sample(problem, num_reads=5).details["solver"] == "Emulated_system1"
+    assert LeapHybridBQM().sample(problem).details["solver"].startswith("hybrid_binary")
+
+
 def test_too_many_blocks_are_not_sent(sapi: SapiEmulator, qpu: LeapQPU) -> None:
     with pytest.raises(CapacityError, match="at most 36"):
         qpu.sample(BlockRemovalProblem(random_sensitivity(40), remove=2))
@@ -136,7 +158,7 @@ def lost(sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem) -> str:
     """The id of a job whose answer did not arrive in time."""
     sapi.polls_until_done = 10**6
     with pytest.raises(SolverTimeout, match="qblock fetch"):
-        qpu.sample(problem, seed=3, num_reads=20, time_limit=0.5)
+        qpu.sample(problem, seed=3, num_reads=20, time_limit=3.0)
     sapi.polls_until_done = 0
     (job,) = sapi.jobs
     return job
@@ -149,6 +171,30 @@ def test_a_late_job_is_fetched(
     assert fetched is not None
     assert fetched[0] == problem
     assert fetched[1].samples.record.num_occurrences.sum() == 20
+    assert len(sapi.jobs) == 1
+
+
+def test_time_that_ends_while_the_job_is_sent_is_a_timeout_and_the_job_is_found_later(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    qpu.estimate(problem)  # the graph is built, so that the time goes into the request
+    sapi.faults = [Fault("submit", "delay", times=1, seconds=2.5)]
+    with pytest.raises(SolverTimeout, match="same seed"):
+        qpu.sample(problem, seed=3, num_reads=20, time_limit=1.0)
+    time.sleep(2.5)  # until the service has taken it
+    assert qpu.sample(problem, seed=3, num_reads=20).details["job"] in sapi.jobs
+    assert len(sapi.jobs) == 1
+
+
+def test_a_submission_without_an_answer_is_not_sent_again_blindly(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [Fault("submit", "delay", times=1, seconds=4.0)]
+    with pytest.raises(ServiceError, match="run it again in a while"):
+        qpu.sample(problem, seed=3, num_reads=20)
+    assert sapi.requests["submit"] == 1
+    time.sleep(2.5)  # until the service has taken it
+    assert qpu.sample(problem, seed=3, num_reads=20).details["job"] in sapi.jobs
     assert len(sapi.jobs) == 1
 
 
@@ -192,7 +238,6 @@ ENDS_WELL = [
     Fault("submit", "refuse"),
     Fault("submit", "cut"),
     Fault("submit", "garbage"),
-    Fault("submit", "delay", seconds=5.0),
     Fault("status", "error", code=500),
     Fault("status", "error", code=429),
     Fault("status", "refuse"),

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,19 @@ pytest.importorskip("dwave.cloud")
 from sapi_emulator import TOKEN, SapiEmulator
 
 
-def qblock(home: Path, service: SapiEmulator | None, *arguments: str) -> tuple[int, str, str]:
-    environment = {key: value for key, value in os.environ.items() if "DWAVE" not in key}
+def environment(home: Path, service: SapiEmulator | None) -> dict[str, str]:
+    variables = {key: value for key, value in os.environ.items() if "DWAVE" not in key}
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "QBLOCK_HOME"):
-        environment[name] = str(home)
+        variables[name] = str(home)
     if service:
-        environment |= {"DWAVE_API_ENDPOINT": service.endpoint, "DWAVE_API_TOKEN": TOKEN}
+        variables |= {"DWAVE_API_ENDPOINT": service.endpoint, "DWAVE_API_TOKEN": TOKEN}
+    return variables
+
+
+def qblock(home: Path, service: SapiEmulator | None, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "qblock", *arguments],
-        env=environment,
+        env=environment(home, service),
         capture_output=True,
         text=True,
         timeout=120,
@@ -86,3 +92,22 @@ def test_backends_show_whether_there_is_a_token_and_never_which(tmp_path: Path) 
     assert "online" in checked["leap-hybrid-cqm"]["reason"]
     assert not without["leap-qpu"]["available"]
     assert "DWAVE_API_TOKEN" in without["leap-qpu"]["hint"]
+
+
+def test_ctrl_c_names_the_job_that_goes_on(tmp_path: Path) -> None:
+    with SapiEmulator(polls_until_done=10**6) as service:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qblock", "solve", "smollm2-135m", "--remove=8", "-bleap-qpu"],
+            env=environment(tmp_path, service),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while service.requests["status"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=30)
+        (job,) = service.jobs
+    assert process.returncode == 130
+    assert f"qblock fetch {job}" in message
+    assert "Traceback" not in message
