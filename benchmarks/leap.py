@@ -134,7 +134,7 @@ def main() -> None:
     plots = parser.parse_args().plots
     if plots:
         plots.mkdir(parents=True, exist_ok=True)
-    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m"), remove=8)
+    problem = BlockRemovalProblem(load_sensitivity("smollm2-135m-fisher"), remove=8)
     embeddings(problem, plots)
     sweep(problem, plots)
     from sapi_emulator import TOKEN, SapiEmulator

@@ -97,7 +97,15 @@ def test_backends_show_whether_there_is_a_token_and_never_which(tmp_path: Path) 
 def test_ctrl_c_names_the_job_that_goes_on(tmp_path: Path) -> None:
     with SapiEmulator(polls_until_done=10**6) as service:
         process = subprocess.Popen(
-            [sys.executable, "-m", "qblock", "solve", "smollm2-135m", "--remove=8", "-bleap-qpu"],
+            [
+                sys.executable,
+                "-m",
+                "qblock",
+                "solve",
+                "smollm2-135m-fisher",
+                "--remove=8",
+                "-bleap-qpu",
+            ],
             env=environment(tmp_path, service),
             stderr=subprocess.PIPE,
             text=True,

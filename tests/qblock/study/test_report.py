@@ -217,7 +217,16 @@ def test_from_a_plan_to_a_report_on_the_command_line(
     assert not Path("plan.db").exists()
     assert "6 runs done" in invoke("study", "run", "plan.toml", "--workers", "1")
     assert "0 runs done, 0 failed, 4 were there" in invoke("study", "run", "plan.toml")
-    options = ("-i", "smollm2-135m-fisher", "--remove", "2", "-b", "descent:num_reads=5", "--seeds", "1")
+    options = (
+        "-i",
+        "smollm2-135m-fisher",
+        "--remove",
+        "2",
+        "-b",
+        "descent:num_reads=5",
+        "--seeds",
+        "1",
+    )
     invoke("study", "run", *options, "--store", "other.db")
     assert "1 runs from other.db" in invoke("study", "merge", "plan.db", "other.db")
     status = json.loads(invoke("study", "status", "plan.db", "--json"))
