@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -427,13 +427,7 @@ class Backend(ABC, Generic[P]):
         return SolveResult(
             backend=self.name,
             problem_id=problem.id,
-            samples=dimod.SampleSet.from_samples(
-                (states, list(problem.blocks)),
-                vartype="BINARY",
-                energy=problem.energy(states),
-                num_occurrences=occurrences,
-                sort_labels=False,
-            ),
+            samples=sample_set(problem, states, occurrences),
             timing=Timing(samples.encode_seconds, samples.wait_seconds, solve),
             status=samples.status,
             parameters=settings.model_dump(mode="json"),
@@ -445,6 +439,38 @@ class Backend(ABC, Generic[P]):
             warnings=samples.warnings,
             details=dict(samples.details),
         )
+
+
+def sample_set(
+    problem: BlockRemovalProblem, states: States, occurrences: IntArray
+) -> dimod.SampleSet:
+    """States (S, N) and how often each was seen (S,), with their energies, as a sample set over
+    the block names in their order."""
+    return dimod.SampleSet.from_samples(
+        (states, list(problem.blocks)),
+        vartype="BINARY",
+        energy=problem.energy(states),
+        num_occurrences=occurrences,
+        sort_labels=False,
+    )
+
+
+def parse_parameters(pairs: Iterable[str]) -> dict[str, Any]:
+    """Parameters from texts "key=value"; a value is read as JSON if it is JSON, else as text.
+
+    Raises:
+        ParameterError: a text of another form.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ParameterError(f"{pair!r}: expected KEY=VALUE, such as num_reads=100")
+        try:
+            parsed[key] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[key] = value
+    return parsed
 
 
 @functools.cache  # looking through all installed distributions takes a second

@@ -7,16 +7,15 @@ differences that matter, so the default schedule stops while the objective is st
 """
 
 import itertools
-import time
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from qblock.backend import Backend, Capabilities, Progress, Run, Samples, interrupt_flag
-from qblock.encoding import Encoding, PenaltyParameters
-from qblock.penalty import penalty_weight
+from qblock.encoding import PenaltyParameters
 from qblock.problem import ReducedProblem
+from qblock_classical.penalty_form import penalty_form
 from qblock_classical.temperature import swap_costs
 
 
@@ -54,11 +53,7 @@ def _anneal(
     sampler: Any, problem: ReducedProblem, parameters: AnnealingParameters, run: Run
 ) -> Samples:
     """One call of a dwave-samplers annealer, stopped between reads by the clock or Ctrl-C."""
-    started = time.perf_counter()
-    encoding = Encoding(problem)
-    weight = penalty_weight(problem, parameters.penalty)
-    bqm = encoding.bqm(weight)
-    encoded = time.perf_counter()
+    form = penalty_form(problem, parameters.penalty)
     beta_range: Any = parameters.beta_range
     if beta_range == "objective":
         beta_range = objective_beta_range(problem)
@@ -73,7 +68,7 @@ def _anneal(
             return interrupted() or run.expired()
 
         samples = sampler.sample(
-            bqm,
+            form.bqm,
             num_reads=parameters.num_reads,
             num_sweeps=parameters.num_sweeps,
             beta_range=None if beta_range == "default" else list(beta_range),
@@ -82,11 +77,11 @@ def _anneal(
         )
     stopped = len(samples) < parameters.num_reads
     return Samples(
-        states=encoding.decode(samples),
+        states=form.encoding.decode(samples),
         status=("interrupted" if interrupted() else "time-limit") if stopped else "complete",
-        encode_seconds=encoded - started,
+        encode_seconds=form.seconds,
         details={
-            "penalty_weight": weight,
+            "penalty_weight": form.weight,
             "beta_range": [float(beta) for beta in samples.info["beta_range"]],
         },
     )

@@ -1,14 +1,12 @@
 """Local search on the penalty form with dwave-samplers: steepest descent and tabu search."""
 
-import time
-
 import numpy as np
 from pydantic import Field
 
 from qblock.backend import Backend, Capabilities, Run, Samples
-from qblock.encoding import Encoding, PenaltyParameters
-from qblock.penalty import penalty_weight
+from qblock.encoding import PenaltyParameters
 from qblock.problem import ReducedProblem, States
+from qblock_classical.penalty_form import penalty_form
 from qblock_classical.reads import collect_reads, read_seeds
 
 
@@ -30,22 +28,23 @@ class Descent(Backend[DescentParameters]):
     def solve(self, problem: ReducedProblem, parameters: DescentParameters, run: Run) -> Samples:
         from dwave.samplers import SteepestDescentSampler
 
-        started = time.perf_counter()
-        encoding = Encoding(problem)
-        weight = penalty_weight(problem, parameters.penalty)
-        bqm = encoding.bqm(weight)
-        encode_seconds = time.perf_counter() - started
+        form = penalty_form(problem, parameters.penalty)
         starts = np.random.default_rng(run.seed).integers(
             2, size=(parameters.num_reads, len(problem)), dtype=np.int8
         )
 
         def draw(first: int, count: int) -> States:
             initial = (starts[first : first + count], list(problem.blocks))
-            return encoding.decode(SteepestDescentSampler().sample(bqm, initial_states=initial))
+            return form.encoding.decode(
+                SteepestDescentSampler().sample(form.bqm, initial_states=initial)
+            )
 
         states, status = collect_reads(draw, parameters.num_reads, run)
         return Samples(
-            states, status=status, encode_seconds=encode_seconds, details={"penalty_weight": weight}
+            states,
+            status=status,
+            encode_seconds=form.seconds,
+            details={"penalty_weight": form.weight},
         )
 
 
@@ -76,11 +75,7 @@ class Tabu(Backend[TabuParameters]):
     def solve(self, problem: ReducedProblem, parameters: TabuParameters, run: Run) -> Samples:
         from dwave.samplers import TabuSampler
 
-        started = time.perf_counter()
-        encoding = Encoding(problem)
-        weight = penalty_weight(problem, parameters.penalty)
-        bqm = encoding.bqm(weight)
-        encode_seconds = time.perf_counter() - started
+        form = penalty_form(problem, parameters.penalty)
         seeds = read_seeds(run, parameters.num_reads)
         tenure = parameters.tenure and min(parameters.tenure, len(problem) - 1)
 
@@ -89,7 +84,7 @@ class Tabu(Backend[TabuParameters]):
                 # Without a time-out a seed reproduces the search exactly; with one, the clock
                 # may end it.
                 TabuSampler().sample(
-                    bqm,
+                    form.bqm,
                     seed=int(seed),
                     tenure=tenure,
                     timeout=None if run.time_limit is None else max(1, int(1e3 * run.remaining())),
@@ -99,9 +94,12 @@ class Tabu(Backend[TabuParameters]):
                 )
                 for seed in seeds[first : first + count]
             ]
-            return np.concatenate([encoding.decode(read) for read in reads])
+            return np.concatenate([form.encoding.decode(read) for read in reads])
 
         states, status = collect_reads(draw, parameters.num_reads, run)
         return Samples(
-            states, status=status, encode_seconds=encode_seconds, details={"penalty_weight": weight}
+            states,
+            status=status,
+            encode_seconds=form.seconds,
+            details={"penalty_weight": form.weight},
         )

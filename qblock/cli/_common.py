@@ -12,7 +12,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as ProgressBar
 
 from qblock.backend import Progress
-from qblock.errors import ParameterError, ProblemError
+from qblock.errors import ProblemError
 from qblock.files import load_sensitivity
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
@@ -82,20 +82,6 @@ def load_problem(
 ) -> BlockRemovalProblem:
     """`make_problem` on a file or a bundled instance."""
     return make_problem(load_sensitivity(problem), remove, keep, drop, linear)
-
-
-def parse_parameters(pairs: list[str]) -> dict[str, Any]:
-    """Values of -p key=value; each value is read as JSON if it is JSON, else as text."""
-    parsed: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ParameterError(f"-p {pair!r}: expected KEY=VALUE, such as -p num_reads=100")
-        try:
-            parsed[key] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[key] = value
-    return parsed
 
 
 def print_json(document: Any) -> None:

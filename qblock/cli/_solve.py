@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from qblock.backend import Estimate, SolveResult
+from qblock.backend import Estimate, SolveResult, parse_parameters
 from qblock.cli import _common as common
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
@@ -37,7 +37,7 @@ def solve(
     """Solve a block-removal problem with one backend and show the lowest states it found."""
     task = common.load_problem(problem, remove, keep, drop, linear)
     solver = get_backend(backend)
-    settings = common.parse_parameters(parameters or [])
+    settings = parse_parameters(parameters or [])
     if dry_run:
         solver.check(task.reduced, solver.parse(settings))
         show_estimate(solver.estimate(task, **settings), as_json=as_json)

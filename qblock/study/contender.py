@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from qblock.errors import ParameterError
+from qblock.backend import parse_parameters
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
 
@@ -26,16 +26,7 @@ class Contender:
     def parse(cls, text: str) -> "Contender":
         """From "name" or "name:key=value,key=value"; values are JSON if they parse as such."""
         name, _, rest = text.partition(":")
-        parameters: dict[str, Any] = {}
-        for pair in filter(None, rest.split(",")):
-            key, equals, value = pair.partition("=")
-            if not key or not equals:
-                raise ParameterError(f"{text!r}: expected NAME:KEY=VALUE,KEY=VALUE")
-            try:
-                parameters[key] = json.loads(value)
-            except json.JSONDecodeError:
-                parameters[key] = value
-        return cls(name, parameters)
+        return cls(name, parse_parameters(filter(None, rest.split(","))))
 
     @classmethod
     def from_settings(cls, backend: str, settings: str) -> "Contender":

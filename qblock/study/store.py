@@ -21,9 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dimod
-
-from qblock.backend import SolveResult
+from qblock.backend import SolveResult, sample_set
 from qblock.errors import QblockError, StudyError
 from qblock.problem import BlockRemovalProblem, IntArray, States
 from qblock.registry import get_backend
@@ -309,13 +307,7 @@ class Store:
         return SolveResult(
             backend=run.backend,
             problem_id=run.problem_id,
-            samples=dimod.SampleSet.from_samples(
-                (states, list(problem.blocks)),
-                vartype="BINARY",
-                energy=problem.energy(states),
-                num_occurrences=occurrences,
-                sort_labels=False,
-            ),
+            samples=sample_set(problem, states, occurrences),
             timing=run.timing,
             status=run.status,  # type: ignore[arg-type]  # as written by `finish`
             parameters=run.parameters,

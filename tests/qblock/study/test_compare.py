@@ -102,7 +102,7 @@ def test_other_runs_of_the_same_file_stay_out_of_the_table(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("text", ["random:x", "random:=3"])
 def test_bad_contenders_are_refused(text: str) -> None:
-    with pytest.raises(ParameterError, match="expected NAME"):
+    with pytest.raises(ParameterError, match="expected KEY=VALUE"):
         Contender.parse(text)
 
 
