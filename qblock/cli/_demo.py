@@ -41,7 +41,7 @@ import sys, torch, transformers
 assert "qblock" not in sys.modules
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-ids = tokenizer("A list in Python is", return_tensors="pt")
+ids = tokenizer("The capital of France is", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=24, do_sample=False)[0]))
 """
 
