@@ -23,6 +23,7 @@ from qblock.backend import (
     interrupt_flag,
 )
 from qblock.errors import CapacityError
+from qblock.exact.heap import keep_lowest
 from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, ReducedProblem
 
 TOLERANCE = 1e-12
@@ -33,35 +34,6 @@ STATES_PER_SECOND = 8e7
 
 ROWS_PER_SLICE = 300_000
 """Rows (last-level loops) between two looks at the clock: some tens of milliseconds."""
-
-
-@njit(cache=True, nogil=True)
-def _keep_lowest(
-    energies: FloatArray, chosen: IntArray, count: int, energy: float, slots: IntArray
-) -> int:
-    """Put a state into the max-heap of the lowest; gives the new number of states in it."""
-    k = len(energies)
-    if count < k:
-        at = count
-        count += 1
-        while at > 0 and energies[(at - 1) // 2] < energy:
-            energies[at] = energies[(at - 1) // 2]
-            chosen[at] = chosen[(at - 1) // 2]
-            at = (at - 1) // 2
-    else:
-        at = 0
-        while True:
-            child = 2 * at + 1
-            if child + 1 < k and energies[child + 1] > energies[child]:
-                child += 1
-            if child >= k or energies[child] <= energy:
-                break
-            energies[at] = energies[child]
-            chosen[at] = chosen[child]
-            at = child
-    energies[at] = energy
-    chosen[at] = slots
-    return count
 
 
 @njit(cache=True, nogil=True)
@@ -107,10 +79,10 @@ def _enumerate(
                     energy = base + row[i]
                     slots[depth] = i
                     if count < len(energies):
-                        count = _keep_lowest(energies, chosen, count, energy, slots)
+                        count = keep_lowest(energies, chosen, count, energy, slots)
                     elif energy < energies[0]:
                         lost = min(lost, energies[0])
-                        count = _keep_lowest(energies, chosen, count, energy, slots)
+                        count = keep_lowest(energies, chosen, count, energy, slots)
                     else:
                         lost = min(lost, energy)
             seen += last[depth] + 1 - low

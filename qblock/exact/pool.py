@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from qblock.exact.heap import keep_lowest
 from qblock.moves import apply_swap, local_field, random_state, swap_change
 from qblock.problem import FloatArray, IntArray, States
 
@@ -72,31 +73,11 @@ def offer(pool: Pool, energy: float, state: States) -> None:
         return
     if _holds(pool, energy, state):
         return
-    energies, states = pool.energies, pool.states
-    k = len(energies)
-    if pool.used[0] == k:
+    if pool.used[0] == len(pool.energies):
         pool.lost[0] = min(pool.lost[0], max(energy, top))
         if energy >= top:
             return
-        at = 0
-        while True:
-            child = 2 * at + 1
-            if child + 1 < k and energies[child + 1] > energies[child]:
-                child += 1
-            if child >= k or energies[child] <= energy:
-                break
-            energies[at] = energies[child]
-            states[at] = states[child]
-            at = child
-    else:
-        at = pool.used[0]
-        pool.used[0] += 1
-        while at > 0 and energies[(at - 1) // 2] < energy:
-            energies[at] = energies[(at - 1) // 2]
-            states[at] = states[(at - 1) // 2]
-            at = (at - 1) // 2
-    energies[at] = energy
-    states[at] = state
+    pool.used[0] = keep_lowest(pool.energies, pool.states, pool.used[0], energy, state)
 
 
 MAX_EXPANDED = 5000
