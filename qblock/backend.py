@@ -289,6 +289,9 @@ class Backend(ABC, Generic[P]):
         (with at least one sample; raise `SolverTimeout` if there is none).
         """
 
+    def prepare(self) -> None:
+        """Compile what is needed, before the clock of the run and its time limit start."""
+
     def available(self) -> Availability:
         """Whether the backend can run here; must neither raise nor touch the network."""
         return Availability(True)
@@ -378,6 +381,8 @@ class Backend(ABC, Generic[P]):
         self.require_available()
         reduced = problem.reduced
         self.check(reduced, settings)
+        if len(reduced):
+            self.prepare()
         run = Run(int(seed), time_limit, report=report)
         if len(reduced):
             samples = self.solve(reduced, settings, run)
