@@ -291,6 +291,9 @@ class Backend(ABC, Generic[P]):
         (with at least one sample; raise `SolverTimeout` if there is none).
         """
 
+    def warm_up(self) -> None:
+        """Compile what is needed, before the clock of the run and its time limit start."""
+
     def available(self) -> Availability:
         """Whether the backend can run here; must neither raise nor touch the network."""
         return Availability(True)
@@ -389,6 +392,8 @@ class Backend(ABC, Generic[P]):
         self.require_available()
         reduced = problem.reduced
         self.check(reduced, settings)
+        if len(reduced):
+            self.warm_up()
         run = Run(int(seed), time_limit, report=report, problem=problem)
         if len(reduced):
             samples = self.solve(reduced, settings, run)

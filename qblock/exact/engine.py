@@ -153,7 +153,7 @@ class Search:
         for batch_seed in seeds.tolist():
             before = float(highest(self.pool))
             fill_by_descent(Q, group_of, budgets, DESCENTS, batch_seed, self.pool)
-            close_under_swaps(Q, group_of, self.pool)
+            close_under_swaps(Q, group_of, self.pool, stop)
             if float(highest(self.pool)) == before or stop():
                 return
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: NPY002  (compiled code has no other generators)
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +84,9 @@ def offer(pool: Pool, energy: float, state: States) -> None:
 MAX_EXPANDED = 5000
 """Pool members at most whose neighbours are offered in one sweep."""
 
+MEMBERS_PER_CALL = 4
+"""Pool members expanded between two looks at the clock; each costs up to n^2 k / 4 steps."""
+
 
 @njit(cache=True, nogil=True)
 def _energy(field: FloatArray, state: States) -> float:
@@ -143,12 +147,22 @@ def fill_by_descent(
 
 
 @njit(cache=True, nogil=True)
-def close_under_swaps(Q: FloatArray, group_of: IntArray, pool: Pool) -> None:
-    """Offer the neighbours of pool members, in sweeps, until a sweep changes nothing."""
+def offer_neighbours(Q: FloatArray, group_of: IntArray, states: States, pool: Pool) -> None:
+    """Offer all states one swap away from any of `states`, int8 (S, n)."""
+    for state in states:
+        _offer_neighbours(Q, group_of, state, pool)
+
+
+def close_under_swaps(
+    Q: FloatArray, group_of: IntArray, pool: Pool, stop: Callable[[], bool]
+) -> None:
+    """Offer the neighbours of pool members, in sweeps, until one changes nothing or `stop()`."""
     while True:
-        before, top = int(pool.used[0]), highest(pool)
+        before, top = int(pool.used[0]), float(highest(pool))
         members = pool.states[: min(before, MAX_EXPANDED)].copy()
-        for state in members:
-            _offer_neighbours(Q, group_of, state, pool)
+        for first in range(0, len(members), MEMBERS_PER_CALL):
+            offer_neighbours(Q, group_of, members[first : first + MEMBERS_PER_CALL], pool)
+            if stop():
+                return
         if pool.used[0] == before and highest(pool) == top:
             return

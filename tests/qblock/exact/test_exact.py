@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,3 +106,20 @@ def test_equal_to_brute_force_at_24_blocks(kind):
     brute = Spectrum.of(problem, get_backend("brute-force").sample(problem, seed=0, k=300))
     assert (exact.states == brute.states).all()
     assert (exact.energies == brute.energies).all()
+
+
+def test_compilation_is_not_counted_against_the_time_limit(monkeypatch):
+    compiling = 0.3
+    monkeypatch.setattr(
+        "qblock_classical.exact.compile_kernels", lambda: time.sleep(compiling) or compiling
+    )
+    problem = BlockRemovalProblem(random_instance("heavy", 12, seed=0), remove=4)
+    prove(problem.reduced, 5)  # really compiled
+    asked = []
+    monkeypatch.setattr(
+        "qblock.backend.Run.expired", lambda run: asked.append(run.started) or False
+    )
+    begun = time.perf_counter()
+    get_backend("exact").sample(problem, seed=0, k=5, time_limit=5)
+    assert asked
+    assert min(asked) >= begun + compiling
