@@ -40,8 +40,26 @@ from qblock.study.records import (
 )
 from qblock.study.schema import migrate
 
+LOCK_SECONDS = 60.0
+"""How long to wait while another process writes."""
+
 DEAD_AFTER = 60.0
 """Seconds without a sign of life after which a coordinator's runs are open again."""
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the file over. That needs it alone for a moment, and SQLite does not wait for this
+    by itself as it does for other locks."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 class Store:
@@ -57,10 +75,12 @@ class Store:
         self.path = str(path)
         self.owner = secrets.token_hex(8)
         with self._errors():
-            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._connection = sqlite3.connect(
+                self.path, timeout=LOCK_SECONDS, isolation_level=None
+            )
         try:
             with self._errors():
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                _use_write_ahead_log(self._connection)
                 # In a write-ahead log, NORMAL cannot lose a commit to a killed process nor
                 # damage the file; a power cut can cost the last commits, which are run again.
                 self._connection.execute("PRAGMA synchronous = NORMAL")

@@ -126,5 +126,5 @@ def test_contenders_from_text() -> None:
     assert Contender.parse("tabu:num_reads=5,penalty=safe") == Contender(
         "tabu", {"num_reads": 5, "penalty": "safe"}
     )
-    with pytest.raises(ParameterError, match="expected NAME"):
+    with pytest.raises(ParameterError, match="expected KEY=VALUE"):
         Contender.parse("tabu:num_reads")

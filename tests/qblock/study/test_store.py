@@ -2,6 +2,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,14 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         assert store.runs()[0] == before
         assert store.counts() == {"done": 1, "running": 1}
         assert store.finish(other.key, big, MACHINE)
+
+
+def test_a_new_file_can_be_opened_by_many_at_once(tmp_path):
+    """Switching to the write-ahead log needs the file alone."""
+
+    def open_and_close(_):
+        with Store(tmp_path / "new.db"):
+            pass
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(open_and_close, range(24)))
