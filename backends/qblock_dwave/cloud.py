@@ -66,6 +66,17 @@ class _TooManyRequests(QuotaExceeded):
     """Code 429: nothing was taken, and the same request may pass a little later."""
 
 
+def _without_token(text: str) -> str:
+    """`text` with the token blotted out: HTTP libraries and services quote what they refuse."""
+    from dwave.cloud.config import load_config
+
+    try:
+        token = (load_config().get("token") or "").strip()
+    except Exception:  # an unreadable file or an unknown profile: then there is no token either
+        token = ""
+    return text.replace(token, "<token>") if token else text
+
+
 def credentials() -> Availability:
     """Whether Ocean's configuration (file and environment) has a token. No network; the token's
     value goes nowhere."""
@@ -83,6 +94,9 @@ def credentials() -> Availability:
     where = config.get("endpoint") or region
     if not config.get("token"):
         return Availability(False, f"no token found (endpoint: {where})", TOKEN_HINT)
+    if not re.fullmatch(r"[!-~]+", config["token"]):
+        reason = f"the token has white space or characters that no token has (endpoint: {where})"
+        return Availability(False, reason, "copy it again, without line breaks or spaces")
     return Availability(True, f"token found (endpoint: {where})")
 
 
@@ -142,7 +156,7 @@ def service_error(error: BaseException, doing: str, job: str = "") -> QblockErro
     if isinstance(error, QblockError):
         return error
     code = getattr(error, "error_code", None)
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = _without_token(str(error).splitlines()[0] if str(error) else type(error).__name__)
     kept = f"; job {job} is kept: `qblock fetch {job}`" if job else ""
     where = f"{doing}: {text}"
     if isinstance(error, cloud.SolverAuthenticationError | api.ResourceAuthenticationError):

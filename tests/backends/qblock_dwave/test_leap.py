@@ -394,6 +394,32 @@ def test_the_token_is_written_nowhere(
     assert TOKEN not in result.to_json() + str(state) + caplog.text
 
 
+@pytest.mark.parametrize(
+    "spoilt", [f" {TOKEN}", f"{TOKEN}\n", f"{TOKEN}\r\n", f"{TOKEN}é"], ids=repr
+)
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
+    spoilt: str,
+    sapi: SapiEmulator,
+    qpu: LeapQPU,
+    problem: BlockRemovalProblem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DWAVE_API_TOKEN", spoilt)
+    assert TOKEN not in str(qpu.check_service())
+    with pytest.raises(BackendUnavailable, match="copy it again") as caught:
+        qpu.sample(problem)
+    assert TOKEN not in str(caught.value)
+    assert sum(sapi.requests.values()) == 0
+
+
+def test_a_token_that_the_service_quotes_is_not_shown(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [Fault("submit", "error", code=400, message=f"bad request by {TOKEN}")]
+    with pytest.raises(BackendError, match="bad request by <token>"):
+        qpu.sample(problem)
+
+
 def test_listing_the_backend_touches_no_network(home: Path, sapi: SapiEmulator) -> None:
     backend: Backend = LeapQPU()
     backend.available()
