@@ -40,6 +40,9 @@ OUT_OF_TIME = re.compile(
 )
 TOO_LARGE = re.compile(r"too (large|big|many)|maximum (number|size)", re.I)
 
+ENDED_WITHOUT_ANSWER = ("FAILED", "CANCELLED")
+"""States of a job, as the service names them, after which another one may be sent."""
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -295,7 +298,7 @@ def _find_job(client: Any, label: str) -> str:
 
     with Problems.from_config(client.config) as problems:
         found = problems.list_problems(label=label)
-    return str(found[0].id) if found else ""
+    return next((str(job.id) for job in found if job.status.value not in ENDED_WITHOUT_ANSWER), "")
 
 
 def await_answer(
@@ -338,6 +341,11 @@ def await_answer(
         try:
             asked.exception()  # raises it, if there is one
         except (SolverFailureError, SolverOfflineError, CanceledFutureError):
+            if asked.remote_status not in ENDED_WITHOUT_ANSWER:
+                raise ServiceError(
+                    f"job {job} is in a state that is not known here, {asked.remote_status!r}; "
+                    f"it is kept: `qblock fetch {job}`"
+                ) from None
             ledger.forget(record)  # this job will never have an answer; another may be sent
             raise
         samples = asked.sampleset

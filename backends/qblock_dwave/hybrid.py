@@ -11,7 +11,7 @@ from qblock.encoding import Encoding, PenaltyParameters
 from qblock.errors import CapacityError, ParameterError, ServiceError
 from qblock.penalty import penalty_weight
 from qblock.problem import ReducedProblem
-from qblock_dwave.leap import LeapBackend, LeapParameters, P, Prepared
+from qblock_dwave.leap import LeapBackend, LeapParameters, P, Prepared, numbers
 from qblock_dwave.ledger import JobRecord
 
 
@@ -98,9 +98,9 @@ class HybridBackend(LeapBackend[P]):
             occurrences=np.asarray(answer.record.num_occurrences, dtype=np.int64),
             details={
                 **record.programme,
-                "service_timing_us": {
-                    key: float(answer.info[key]) for key in billed if key in answer.info
-                },
+                "service_timing_us": numbers(
+                    {key: answer.info.get(key) for key in billed},
+                ),
             },
         )
 

@@ -169,7 +169,7 @@ class LeapBackend(Backend[P]):
                 "solver": record.programme["solver"],
                 "job": record.job,
                 "answered_from_record": paid_before,
-                "service_timing_us": _plain(answer.info.get("timing", {})),
+                "service_timing_us": numbers(answer.info.get("timing")),
                 **samples.details,
             },
         )
@@ -199,9 +199,12 @@ def refuse_above(limit: float, estimate: Estimate) -> None:
         )
 
 
-def _plain(timing: Mapping[str, Any]) -> dict[str, float]:
-    """The service's own split of its time, as numbers."""
-    return {str(key): float(value) for key, value in timing.items()}
+def numbers(facts: Any) -> dict[str, float]:
+    """The numbers in a mapping that the service sent; what it tells beside the samples is not
+    worth losing them for, so anything else is left out."""
+    if not isinstance(facts, Mapping):
+        return {}
+    return {str(k): float(v) for k, v in facts.items() if isinstance(v, int | float)}
 
 
 class LeapQPUParameters(AnnealerParameters, LeapParameters):

@@ -41,12 +41,14 @@ class Fault:
 
     Kinds: "error" answers `code`; "refuse" closes the connection unread; "cut" does the work and
     closes the connection in the middle of the answer; "delay" waits `seconds` first; "garbage"
-    answers what is no JSON; "short" leaves samples out of an answer; "failed" and "cancelled"
-    end the job that way.
+    answers what is no JSON; "short" leaves samples out of an answer; "strange" gives the job a
+    status that no client knows; "failed" and "cancelled" end the job that way.
     """
 
     route: Route
-    kind: Literal["error", "refuse", "cut", "delay", "garbage", "short", "failed", "cancelled"]
+    kind: Literal[
+        "error", "refuse", "cut", "delay", "garbage", "short", "strange", "failed", "cancelled"
+    ]
     times: int = 1
     code: int = 500
     message: str = "injected"
@@ -331,7 +333,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "answer":
                 job = sapi.jobs[path[1]]
                 short = fault is not None and fault.kind == "short"
-                return sapi.answer(job, short=short), "problem"
+                document = sapi.answer(job, short=short)
+                if fault and fault.kind == "strange":
+                    document["status"] = "STRANGE"
+                return document, "problem"
             case "upload":
                 return self._upload(path[2:], body), ""
 

@@ -3,14 +3,14 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from qblock_dwave.hybrid import LeapHybridBQM
 from qblock_dwave.leap import LeapQPU
 from qblock_dwave.ledger import Ledger, default_folder, problem_document, problem_of
-from sapi_emulator import TOKEN, Fault, SapiEmulator, quantum_solver
+from sapi_emulator import TOKEN, Fault, Job, SapiEmulator, quantum_solver
 
 from qblock.backend import Backend
 from qblock.errors import (
@@ -214,6 +214,47 @@ def test_a_job_sent_by_a_process_that_died_before_it_knew_the_id_is_found(
     ledger.save(dataclasses.replace(record, job=""))
     assert qpu.sample(problem, seed=3, num_reads=20).details["job"] == lost
     assert len(sapi.jobs) == 1
+
+
+def test_a_failed_job_is_not_taken_for_the_one_sent_after_it(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [Fault("status", "failed", message="chip is warm")]
+    with pytest.raises(BackendError, match="chip is warm"):
+        qpu.sample(problem, seed=3, num_reads=20)
+    sapi.faults = [Fault("submit", "cut")]  # so that the second one is looked for by its label
+    result = qpu.sample(problem, seed=3, num_reads=20)
+    assert [result.details["job"]] == list(sapi.jobs)[1:]
+
+
+def test_a_job_in_an_unknown_state_is_kept(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [Fault("answer", "strange", times=10**6)]
+    with pytest.raises(ServiceError, match="qblock fetch"):
+        qpu.sample(problem, seed=3, num_reads=20)
+    sapi.faults = []
+    qpu.sample(problem, seed=3, num_reads=20)
+    assert len(sapi.jobs) == 1
+
+
+@pytest.mark.parametrize("timing", [None, [], {"qpu_access_time": "n/a"}], ids=repr)
+def test_samples_are_not_lost_to_a_strange_account_of_their_time(
+    timing: object,
+    sapi: SapiEmulator,
+    qpu: LeapQPU,
+    problem: BlockRemovalProblem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = sapi.answer
+
+    def strange(job: Job, *, short: bool) -> dict[str, Any]:
+        document = answer(job, short=short)
+        document["answer"]["timing"] = timing
+        return document
+
+    monkeypatch.setattr(sapi, "answer", strange)
+    assert qpu.sample(problem, num_reads=5).details["service_timing_us"] == {}
 
 
 def test_an_unknown_job_is_not_ours(sapi: SapiEmulator, qpu: LeapQPU) -> None:
