@@ -247,6 +247,8 @@ def submit(
     from dwave.cloud.api.exceptions import RequestTimeout
 
     uncertain = ledger.find(record.key) is not None  # a run before this one may have sent it
+    if not uncertain:
+        ledger.save(record)
     in_flight = False  # a request timed out here: the service may take the job any moment
     for failures in range(1, patience.attempts + 1):
         if uncertain:
@@ -256,8 +258,6 @@ def submit(
         try:
             if in_flight:
                 raise TimeoutError("no answer, so it is not sent again; run it again in a while")
-            if failures == 1:
-                ledger.save(record)
             future = send(record.label)
             has_id = functools.partial(_has_id, future)
             if not _wait_for(has_id, patience.job_seconds, run):
@@ -267,12 +267,13 @@ def submit(
                 )
             if future.id is None:
                 future.exception()  # raises it
-            return ledger.save(replace(record, job=future.id)), future
         except SolverTimeout:
             raise
         except Exception as raised:
             error = service_error(raised, "sending the job")
             in_flight = in_flight or isinstance(raised, RequestTimeout)
+        else:  # outside the `try`: a full disk is no refusal, the job is taken
+            return ledger.save(replace(record, job=future.id)), future
         # A refusal with a 4xx code took nothing; after anything else nobody knows.
         uncertain = isinstance(error, ServiceError)
         last = failures == patience.attempts or run.expired()
@@ -293,7 +294,7 @@ def _has_id(future: Any, seconds: float) -> bool:
 
 
 def _find_job(client: Any, label: str) -> str:
-    """The id of the job with this label at the service, or ''."""
+    """The id of the job with this label at the service, or ''. Failed ones give no answer."""
     from dwave.cloud.api.resources import Problems
 
     with Problems.from_config(client.config) as problems:

@@ -128,25 +128,12 @@ class LeapBackend(Backend[P]):
         if record is None or record.answer is None:
             with cloud.connection(self.client, self.patience) as client:
                 future = None
-                if record is None or not record.job:
-                    solver = self.find_solver(client, parameters)
-                    started = time.perf_counter()
-                    prepared = self.prepare(solver, problem, parameters, run.seed)
-                    if parameters.max_qpu_seconds is not None:
-                        refuse_above(parameters.max_qpu_seconds, prepared.estimate())
-                    encode_seconds = time.perf_counter() - started
-                    run.report(Progress(f"sending to {solver.name}"))
-                    record = JobRecord(
-                        key=key,
-                        backend=self.name,
-                        problem=problem_document(run.problem),
-                        parameters=parameters.model_dump(mode="json"),
-                        seed=run.seed,
-                        programme={"solver": solver.name, **prepared.programme},
-                    )
-                    record, future = cloud.submit(
-                        client, prepared.send, record, ledger, self.patience, run
-                    )
+                with ledger.lock(key, min(run.remaining(), self.patience.job_seconds)):
+                    record = ledger.find(key)  # another process may have sent it meanwhile
+                    if record is None or not record.job:
+                        record, future, encode_seconds = self._send(
+                            client, problem, parameters, run, ledger, key
+                        )
                 known = record
                 record = cloud.await_answer(
                     client,
@@ -173,6 +160,35 @@ class LeapBackend(Backend[P]):
                 **samples.details,
             },
         )
+
+    def _send(
+        self,
+        client: Any,
+        problem: ReducedProblem,
+        parameters: P,
+        run: Run,
+        ledger: Ledger,
+        key: str,
+    ) -> tuple[JobRecord, Any, float]:
+        """Prepare and submit the job: its record, the client's future, seconds of encoding."""
+        assert run.problem is not None
+        solver = self.find_solver(client, parameters)
+        started = time.perf_counter()
+        prepared = self.prepare(solver, problem, parameters, run.seed)
+        if parameters.max_qpu_seconds is not None:
+            refuse_above(parameters.max_qpu_seconds, prepared.estimate())
+        encode_seconds = time.perf_counter() - started
+        run.report(Progress(f"sending to {solver.name}"))
+        record = JobRecord(
+            key=key,
+            backend=self.name,
+            problem=problem_document(run.problem),
+            parameters=parameters.model_dump(mode="json"),
+            seed=run.seed,
+            programme={"solver": solver.name, **prepared.programme},
+        )
+        record, future = cloud.submit(client, prepared.send, record, ledger, self.patience, run)
+        return record, future, encode_seconds
 
     def fetch(
         self, job: str, *, report: Callable[[Progress], None] = lambda progress: None
