@@ -309,13 +309,14 @@ def await_answer(
     ledger: Ledger,
     patience: Patience,
     run: Run,
-    check: Callable[[dimod.SampleSet], None],
+    decode: Callable[[Any], dimod.SampleSet],
 ) -> JobRecord:
     """The record with the job's answer, asked for as often as needed.
 
     Args:
         future: of the submission, or None to ask for the job by its id.
-        check: raises `ServiceError` if the answer cannot be one to this problem.
+        decode: the samples of a future that is done; raises `ServiceError` if they cannot be an
+            answer to this problem.
 
     Raises:
         SolverTimeout: not solved within the run's time limit; the job goes on and is kept.
@@ -349,10 +350,7 @@ def await_answer(
                 ) from None
             ledger.forget(record)  # this job will never have an answer; another may be sent
             raise
-        samples = asked.sampleset
-        samples.resolve()
-        check(samples)
-        return samples
+        return decode(asked)
 
     try:
         samples = repeat(answer, patience, f"fetching job {job}", run=run, job=job)

@@ -66,7 +66,7 @@ class HybridBackend(LeapBackend[P]):
                 qpu_seconds=seconds,
                 notes=(
                     f"solver {solver.name}; billed for its whole time, not the QPU's share",
-                    f"it holds problems of at most {largest} blocks",
+                    *(() if largest is None else (f"it holds at most {largest} blocks",)),
                 ),
             ),
             programme={"solver_seconds": seconds, **programme},

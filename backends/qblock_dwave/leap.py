@@ -86,6 +86,12 @@ class LeapBackend(Backend[P]):
     def prepare(self, solver: Any, problem: ReducedProblem, parameters: P, seed: int) -> Prepared:
         """Everything up to sending, for the cloud client's `solver`."""
 
+    def decode(self, problem: ReducedProblem, answer: Any) -> dimod.SampleSet:
+        """The samples in the cloud client's future, which is done."""
+        samples = answer.sampleset
+        samples.resolve()
+        return samples
+
     @abstractmethod
     def check_answer(
         self, problem: ReducedProblem, parameters: P, record: JobRecord, answer: dimod.SampleSet
@@ -135,14 +141,14 @@ class LeapBackend(Backend[P]):
                             client, problem, parameters, run, ledger, key
                         )
                 known = record
+
+                def decode(done: Any) -> dimod.SampleSet:
+                    samples = self.decode(problem, done)
+                    self.check_answer(problem, parameters, known, samples)
+                    return samples
+
                 record = cloud.await_answer(
-                    client,
-                    future,
-                    known,
-                    ledger,
-                    self.patience,
-                    run,
-                    lambda answer: self.check_answer(problem, parameters, known, answer),
+                    client, future, known, ledger, self.patience, run, decode
                 )
             wait_seconds = time.perf_counter() - run.started - encode_seconds
         assert record.answer is not None

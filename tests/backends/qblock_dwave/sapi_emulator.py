@@ -1,6 +1,6 @@
 """A local HTTP server that speaks enough of D-Wave's solver API for the real cloud client.
 
-It lists a quantum and two hybrid solvers, takes submissions and multipart uploads, is polled,
+It lists a quantum and three hybrid solvers, takes submissions and multipart uploads, is polled,
 hands out answers and lists jobs. Its answers come from classical annealing, so it emulates the
 protocol and nothing of the physics. Faults are injected by a script of `Fault`s, each of which
 strikes a number of times on one route.
@@ -27,12 +27,13 @@ from urllib.parse import parse_qs, urlsplit
 import dimod
 import numpy as np
 from dwave.cloud.testing import mocks
+from dwave.optimization import Model
 from dwave.samplers import SimulatedAnnealingSampler
 
 TOKEN = "good-token-0123456789"
 PREFIX = "/sapi/v2"
 
-Route = Literal["solvers", "submit", "list", "status", "answer", "upload"]
+Route = Literal["solvers", "submit", "list", "status", "answer", "download", "upload"]
 
 
 @dataclass
@@ -82,9 +83,10 @@ def quantum_solver() -> dict[str, Any]:
 def hybrid_solvers() -> tuple[dict[str, Any], ...]:
     bqm = mocks.hybrid_bqm_solver_data(name="hybrid_binary_quadratic_model_version2_emulated")
     cqm = mocks.hybrid_cqm_solver_data(name="hybrid_constrained_quadratic_model_emulated")
-    for data in (bqm, cqm):
+    nonlinear = mocks.hybrid_nl_solver_data(name="hybrid_nonlinear_program_emulated")
+    for data in (bqm, cqm, nonlinear):
         data["properties"]["parameters"] = {"time_limit": "", "label": ""}
-    return bqm, cqm
+    return bqm, cqm, nonlinear
 
 
 @dataclass
@@ -192,11 +194,37 @@ class SapiEmulator:
             return document
         if job.request["data"]["format"] == "qp":
             return {**document, "answer": _anneal(job.request, short=short)}
+        if job.request["type"] == "nl":
+            where = {"url": f"{self.endpoint}problems/{job.id}/answer/data", "shape": {}}
+            timing = {"charge_time": 5_000_000, "run_time": 4_990_000}
+            reference = {"format": "binary-ref", "auth_method": "sapi-token", "timing": timing}
+            return {**document, "answer": reference | where}
         return {**document, "answer": self._hybrid(job.request, short=short)}
 
-    def _hybrid(self, request: dict[str, Any], *, short: bool) -> dict[str, Any]:
+    def _uploaded(self, request: dict[str, Any]) -> io.BytesIO:
         parts = self.uploads[request["data"]["data"]]
-        content = io.BytesIO(b"".join(parts[number] for number in sorted(parts)))
+        return io.BytesIO(b"".join(parts[number] for number in sorted(parts)))
+
+    def data(self, job: Job, *, short: bool) -> bytes:
+        """States of the nonlinear model, in its file format: the best of many random ones."""
+        model = Model.from_file(self._uploaded(job.request))
+        rng = np.random.default_rng(1)
+        with model.lock():
+            model.states.resize(200)
+            for row in range(model.states.size()):
+                for decision in model.iter_decisions():
+                    size, limit = decision.shape()[0], int(decision.info().max) + 1
+                    decision.set_state(row, rng.choice(limit, size=size, replace=False))
+            best = min(range(model.states.size()), key=model.objective.state)
+            chosen = [decision.state(best) for decision in model.iter_decisions()]
+            model.states.resize(1)
+            for decision, values in zip(model.iter_decisions(), chosen, strict=True):
+                decision.set_state(0, values)
+            content: bytes = model.states.to_file().read()
+        return content[: len(content) // 2] if short else content
+
+    def _hybrid(self, request: dict[str, Any], *, short: bool) -> dict[str, Any]:
+        content = self._uploaded(request)
         sampler = SimulatedAnnealingSampler()
         if request["type"] == "bqm":
             bqm = dimod.BinaryQuadraticModel.from_file(content)
@@ -289,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
             document, media = self._respond(route, path, query, body, fault)
         except (KeyError, StopIteration):
             return self._error(404, "no such thing")
-        content = json.dumps(document).encode()
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
         if fault and fault.kind == "garbage":
             content = b"<html>gateway</html>"
         return self._send(200, content, media, cut=fault is not None and fault.kind == "cut")
@@ -299,6 +327,8 @@ class _Handler(BaseHTTPRequestHandler):
             return "solvers"
         if path[0] == "bqm":
             return "upload"
+        if path[2:] == ["answer", "data"]:
+            return "download"
         if len(path) > 1:
             return "answer"
         if self.command == "POST":
@@ -337,6 +367,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault and fault.kind == "strange":
                     document["status"] = "STRANGE"
                 return document, "problem"
+            case "download":
+                short = fault is not None and fault.kind == "short"
+                return sapi.data(sapi.jobs[path[1]], short=short), "binary"
             case "upload":
                 return self._upload(path[2:], body), ""
 
@@ -383,6 +416,7 @@ class _Handler(BaseHTTPRequestHandler):
         cut: bool = False,
     ) -> None:
         kind = f"vnd.dwave.sapi.{media}+json; version=3.0.0" if media else "json"
+        kind = "octet-stream" if media == "binary" else kind
         self.send_response(code)
         self.send_header("Content-Type", f"application/{kind}")
         self.send_header("Content-Length", str(len(content)))

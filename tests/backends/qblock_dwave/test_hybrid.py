@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
 from qblock_dwave.hybrid import LeapHybridBQM, LeapHybridCQM
 from qblock_dwave.leap import LeapBackend
+from qblock_dwave.nonlinear import LeapHybridNL, model_states, nonlinear_model
 from sapi_emulator import Fault, SapiEmulator
+from support import all_states, problems
 
 from qblock.errors import ParameterError, QblockError, QuotaExceeded, ServiceError
 from qblock.problem import BlockRemovalProblem
@@ -14,7 +18,7 @@ from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
 from qblock.testing import BackendContract, random_sensitivity
 
-BACKENDS = [LeapHybridBQM(), LeapHybridCQM()]
+BACKENDS = [LeapHybridBQM(), LeapHybridCQM(), LeapHybridNL()]
 
 
 class _Contract(BackendContract):
@@ -33,6 +37,10 @@ class TestCQMContract(_Contract):
     name = "leap-hybrid-cqm"
 
 
+class TestNLContract(_Contract):
+    name = "leap-hybrid-nl"
+
+
 @pytest.fixture(scope="module")
 def problem() -> BlockRemovalProblem:
     groups = ("a", "b", "a", "b", "b", "a")
@@ -47,7 +55,7 @@ def test_groups_reach_the_solver_and_the_optimum_comes_back(
     result = backend.sample(problem, seed=1)
     found = Spectrum.of(problem, result)
     assert found.energies[0] == pytest.approx(truth.energies[0])
-    assert result.details["service_timing_us"]["charge_time"] == 3_000_000
+    assert result.details["service_timing_us"]["charge_time"] in (3_000_000, 5_000_000)
     backend.sample(problem, seed=1)
     assert len(sapi.jobs) == 1
 
@@ -100,3 +108,51 @@ def test_an_upload_that_never_works_ends_in_an_error(
         backend.sample(problem, seed=1)
     assert isinstance(caught.value, QblockError)
     assert not sapi.jobs
+
+
+# The nonlinear model
+
+
+@settings(max_examples=25)
+@given(problem=problems(max_blocks=6, undecided=True))
+def test_the_nonlinear_model_has_the_energy_of_the_problem(problem: BlockRemovalProblem) -> None:
+    reduced = problem.reduced
+    states = all_states(len(reduced))
+    states = states[reduced.is_feasible(states)]
+    model = nonlinear_model(reduced)
+    with model.lock():
+        model.states.resize(len(states))
+        for k, chosen in enumerate(model.iter_decisions()):
+            members = np.flatnonzero(reduced.group_of == k)
+            for row, state in enumerate(states):
+                chosen.set_state(row, np.flatnonzero(state[members]))
+        energies = [float(model.objective.state(row)) for row in range(len(states))]
+        assert np.array_equal(model_states(reduced, model), states)
+    expected = problem.energy(reduced.lift(states)) - reduced.offset
+    scale = 1 + np.abs(reduced.Q).sum() + abs(reduced.offset)
+    assert energies == pytest.approx(expected, abs=1e-9 * scale)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("download", "error", code=500),
+        Fault("download", "refuse"),
+        Fault("download", "cut"),
+        Fault("download", "garbage"),
+        Fault("download", "short"),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_states_that_do_not_arrive_are_asked_for_again(
+    fault: Fault, sapi: SapiEmulator, problem: BlockRemovalProblem
+) -> None:
+    sapi.faults = [dataclasses.replace(fault)]
+    assert len(LeapHybridNL().sample(problem, seed=1).samples) == 1
+    assert sapi.faults[0].times == 0
+    sapi.faults = [dataclasses.replace(fault, times=10**6)]
+    with pytest.raises(ServiceError, match="qblock fetch"):
+        LeapHybridNL().sample(problem, seed=2)
+    sapi.faults = []
+    LeapHybridNL().sample(problem, seed=2)
+    assert set(sapi.paid_labels().values()) == {1}
