@@ -9,7 +9,7 @@ a general heuristic finds.
 
 import bisect
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from qblock.encoding import Encoding
 from qblock.errors import CapacityError
 from qblock.penalty import Penalty, penalty_weight
-from qblock.problem import ReducedProblem
+from qblock.problem import FloatArray, ReducedProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +195,7 @@ def embed(
     objective.relabel_variables(dict(enumerate(problem.blocks)))
     bare, _ = _with_chains(objective, embedding, graph, prefactor)
     scale, bare_scale = _scale(physical, graph), _scale(bare, graph)
+    fields, (_, _, couplings), _ = physical.to_numpy_vectors()
     lost = np.log2(scale / bare_scale) if scale > 0 and bare_scale > 0 else 0.0
     return EmbeddedProblem(
         logical=logical,
@@ -203,8 +204,8 @@ def embed(
         penalty_weight=weight,
         chain_strength=strength,
         coefficients=CoefficientRange(
-            largest_field=_largest(physical.linear.values()),
-            largest_coupling=_largest(physical.quadratic.values()),
+            largest_field=_largest(fields),
+            largest_coupling=_largest(couplings),
             scale=scale,
             bits_lost=max(float(lost), 0.0),
         ),
@@ -226,20 +227,19 @@ def _with_chains(
     return embed_bqm(logical, chains, graph.graph.adj, chain_strength=strength), strength
 
 
-def _largest(values: Iterable[float]) -> float:
-    return float(max(map(abs, values), default=0.0))
+def _largest(values: FloatArray) -> float:
+    return float(np.abs(values).max(initial=0.0))
 
 
 def _scale(physical: dimod.BinaryQuadraticModel, graph: WorkingGraph) -> float:
     """The factor by which an annealer's auto-scaling divides this model."""
-    totals = {q: sum(physical.adj[q].values()) for q in physical.variables}
-    demands = [
-        (list(physical.linear.values()), graph.h_range),
-        (list(physical.quadratic.values()), graph.j_range),
-    ]
+    fields, (rows, columns, couplings), _ = physical.to_numpy_vectors()
+    demands = [(fields, graph.h_range), (couplings, graph.j_range)]
     if graph.coupling_range:
-        demands.append((list(totals.values()), graph.coupling_range))
-    ratios = [0.0]
-    for values, (low, high) in demands:
-        ratios += [max(values, default=0.0) / high, min(values, default=0.0) / low]
-    return float(max(ratios))
+        ends, twice = np.concatenate((rows, columns)), np.tile(couplings, 2)
+        totals = np.bincount(ends, weights=twice, minlength=len(fields))
+        demands.append((totals, graph.coupling_range))
+    return max(
+        float(max(values.max(initial=0.0) / high, values.min(initial=0.0) / low))
+        for values, (low, high) in demands
+    )
