@@ -311,6 +311,14 @@ class Backend(ABC, Generic[P]):
         """
         return None
 
+    def cancel(self, job: str) -> bool:
+        """Cancel a job submitted before and drop its record; False if it is not known here.
+
+        Raises:
+            BackendError: the service goes on with it, or has solved it; the record stays.
+        """
+        return False
+
     def check(self, problem: ReducedProblem, parameters: P) -> None:
         """Raise `CapacityError` if the problem does not fit. Called before any work."""
 

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -127,8 +127,13 @@ def connection(kind: Literal["qpu", "hybrid"], patience: Patience) -> Iterator[A
         closing.join(timeout=1.0)
 
 
-def find_solver(client: Any, patience: Patience, name: str, **features: Any) -> Any:
+def find_solver(
+    client: Any, patience: Patience, name: str, *, refresh: bool = False, **features: Any
+) -> Any:
     """The named solver, or the one that Ocean is configured for, or the least busy that fits.
+
+    Definitions come from Ocean's own cache, which keeps a solver's state for 15 minutes. The
+    service is asked anew with `refresh`, and if the cache has none: one may have come online.
 
     Raises:
         BackendUnavailable: it is unknown or offline.
@@ -137,12 +142,11 @@ def find_solver(client: Any, patience: Patience, name: str, **features: Any) -> 
     wanted = {"name": name} if name else features
     if not name and features.get("qpu") and client.config.solver:
         wanted = {}  # the configured one, which is meant for quantum processors
-    # Refreshed, since a definition cached while the solver was offline would stay so.
-    return repeat(
-        lambda: client.get_solver(refresh=True, **wanted),
-        patience,
-        f"looking for solver {name!r}" if name else "looking for a solver",
-    )
+    doing = f"looking for solver {name!r}" if name else "looking for a solver"
+    if not refresh:
+        with suppress(BackendUnavailable):
+            return repeat(lambda: client.get_solver(**wanted), patience, doing)
+    return repeat(lambda: client.get_solver(refresh=True, **wanted), patience, doing)
 
 
 def service_error(error: BaseException, doing: str, job: str = "") -> QblockError:
@@ -302,6 +306,21 @@ def _find_job(client: Any, label: str) -> str:
     return next((str(job.id) for job in found if job.status.value not in ENDED_WITHOUT_ANSWER), "")
 
 
+def cancel_job(client: Any, job: str, patience: Patience) -> str:
+    """Ask the service to cancel a job; the state that it then reports, such as "CANCELLED"."""
+    from dwave.cloud.api.resources import Problems
+
+    def request() -> Any:
+        with Problems.from_config(client.config) as problems:
+            return problems.cancel_problem(job)
+
+    answer = repeat(request, patience, f"cancelling job {job}", job=job)
+    status = getattr(answer, "status", None)
+    if status is None:  # the API's own account of why not
+        raise BackendError(f"job {job} cannot be cancelled: {_without_token(answer.error_msg)}")
+    return str(status.value)
+
+
 def await_answer(
     client: Any,
     future: Any,
@@ -379,7 +398,8 @@ def check_service(
         return state
     try:
         with connection(kind, replace(patience, attempts=1)) as client:
-            solver = find_solver(client, replace(patience, attempts=1), "", **features)
+            once = replace(patience, attempts=1)
+            solver = find_solver(client, once, "", refresh=True, **features)
             return Availability(True, f"{state.reason}; solver {solver.name} online")
     except QblockError as error:
         return Availability(False, str(error), "")

@@ -21,7 +21,7 @@ from qblock.backend import (
     Samples,
     SolveResult,
 )
-from qblock.errors import ParameterError, QuotaExceeded, ServiceError
+from qblock.errors import BackendError, ParameterError, QuotaExceeded, ServiceError
 from qblock.problem import BlockRemovalProblem, ReducedProblem
 from qblock_dwave import cloud
 from qblock_dwave.annealer import AnnealerParameters, Programme, unembed
@@ -205,6 +205,24 @@ class LeapBackend(Backend[P]):
         problem = problem_of(record.problem)
         # The record has the job's id, so this run asks for its answer and sends nothing.
         return problem, self.sample(problem, seed=record.seed, report=report, **record.parameters)
+
+    def cancel(self, job: str) -> bool:
+        ledger = Ledger(default_folder())
+        record = ledger.find_job(job)
+        if record is None or record.backend != self.name:
+            return False
+        self.require_available()
+        state = "COMPLETED"
+        if record.answer is None:
+            with cloud.connection(self.client, self.patience) as client:
+                state = cloud.cancel_job(client, job, self.patience)
+        if state not in cloud.ENDED_WITHOUT_ANSWER:
+            raise BackendError(
+                f"job {job} is not cancelled but {state.lower().replace('_', ' ')}; it is kept: "
+                f"`qblock fetch {job}`"
+            )
+        ledger.forget(record)
+        return True
 
 
 def refuse_above(limit: float, estimate: Estimate) -> None:

@@ -1,9 +1,9 @@
 """A local HTTP server that speaks enough of D-Wave's solver API for the real cloud client.
 
 It lists a quantum and three hybrid solvers, takes submissions and multipart uploads, is polled,
-hands out answers and lists jobs. Its answers come from classical annealing, so it emulates the
-protocol and nothing of the physics. Faults are injected by a script of `Fault`s, each of which
-strikes a number of times on one route.
+hands out answers, lists jobs and cancels them. Its answers come from classical annealing, so it
+emulates the protocol and nothing of the physics. Faults are injected by a script of `Fault`s,
+each of which strikes a number of times on one route.
 """
 
 import base64
@@ -360,6 +360,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if all(document["status"] == "PENDING" for document in documents):
                     time.sleep(0.05)  # long polling, made short
                 return documents, "problems"
+            case "answer" if self.command == "DELETE":
+                job = sapi.jobs[path[1]]
+                if job.status == "PENDING":
+                    job.status = "CANCELLED"
+                return job.document(), "problem"
             case "answer":
                 job = sapi.jobs[path[1]]
                 short = fault is not None and fault.kind == "short"

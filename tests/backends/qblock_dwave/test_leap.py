@@ -367,6 +367,38 @@ def test_a_lasting_fault_ends_in_its_error_and_one_bill_at_most(
     assert max(sapi.paid_labels().values()) == (2 if gone else 1)
 
 
+def test_a_waiting_job_is_cancelled_and_a_solved_one_kept(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.polls_until_done = 10**6
+    with pytest.raises(SolverTimeout):
+        qpu.sample(problem, seed=1, num_reads=2, time_limit=0.2)
+    (job,) = sapi.jobs
+    assert not LeapHybridBQM().cancel(job), "it is not this backend's"
+    assert qpu.cancel(job)
+    assert sapi.jobs[job].status == "CANCELLED"
+    assert not qpu.cancel(job), "its record is gone"
+    sapi.polls_until_done = 0
+    solved = qpu.sample(problem, seed=1, num_reads=2).details["job"]  # a new job, not the old one
+    assert solved != job
+    with pytest.raises(BackendError, match=f"completed.*qblock fetch {solved}"):
+        qpu.cancel(solved)
+    assert qpu.sample(problem, seed=1, num_reads=2).details["answered_from_record"]
+
+
+def test_a_job_that_was_solved_before_it_could_be_cancelled_is_kept(
+    sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
+) -> None:
+    sapi.polls_until_done = 10**6
+    with pytest.raises(SolverTimeout):
+        qpu.sample(problem, seed=1, num_reads=2, time_limit=0.2)
+    (job,) = sapi.jobs
+    sapi.jobs[job].status = "COMPLETED"
+    with pytest.raises(BackendError, match=f"qblock fetch {job}"):
+        qpu.cancel(job)
+    assert qpu.sample(problem, seed=1, num_reads=2).details["job"] == job
+
+
 def test_an_offline_solver_is_unavailable(
     sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem
 ) -> None:

@@ -53,6 +53,20 @@ def test_a_run_that_timed_out_is_fetched_by_another_process(tmp_path: Path) -> N
         assert len(service.jobs) == 1
 
 
+def test_a_job_that_waits_is_cancelled(tmp_path: Path) -> None:
+    solve = ["solve", "smollm2-135m-fisher", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
+    with SapiEmulator(polls_until_done=10**6) as service:
+        qblock(tmp_path, service, *solve, "--time-limit", "3")
+        (job,) = service.jobs
+        code, out, _ = qblock(tmp_path, service, "fetch", job, "--cancel")
+        assert code == 0
+        assert "cancelled" in out
+        assert service.jobs[job].status == "CANCELLED"
+        code, _, message = qblock(tmp_path, service, "fetch", job)
+        assert code == 2
+        assert "no record" in message
+
+
 def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
     with SapiEmulator() as service:
         code, out, _ = qblock(
