@@ -20,10 +20,11 @@ from pathlib import Path
 from qblock_dwave.embedding import clique_embedding
 from qblock_dwave.leap import LeapQPU
 from qblock_dwave.local import SHAPES, emulated_graph
-from qblock_dwave.plot import plot_embedding
+from qblock_dwave.plot import embedding_figure
 
 from qblock.backend import SolveResult
 from qblock.files import load_sensitivity
+from qblock.pictures import save_picture
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
@@ -48,7 +49,7 @@ def embeddings(problem: BlockRemovalProblem, plots: Path | None) -> None:
         embedding = clique_embedding(graph, len(problem))
         print(f"| {graph.name} | {embedding.num_qubits} | {embedding.longest_chain} | {took:.2f} |")
         if plots:
-            plot_embedding(embedding, graph, plots / f"embedding-{topology}.png")
+            save_picture(embedding_figure(embedding, graph), plots / f"embedding-{topology}.png")
 
 
 def sweep(problem: BlockRemovalProblem, plots: Path | None) -> None:
@@ -74,7 +75,7 @@ def sweep(problem: BlockRemovalProblem, plots: Path | None) -> None:
         axes.set(xlabel="chain strength (multiple of the typical torque)", ylabel="fraction")
         axes.set_title("emulated annealer: simulated annealing on the physical model")
         axes.legend()
-        figure.savefig(plots / "chain-strength.png", dpi=150, bbox_inches="tight")
+        save_picture(figure, plots / "chain-strength.png")
 
 
 def overhead(problem: BlockRemovalProblem) -> None:

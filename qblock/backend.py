@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import dimod
 import numpy as np
@@ -29,6 +29,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qblock.errors import BackendUnavailable, ParameterError
 from qblock.problem import BlockRemovalProblem, IntArray, ReducedProblem, States
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Status = Literal["complete", "time-limit", "interrupted"]
 
@@ -334,6 +337,19 @@ class Backend(ABC, Generic[P]):
             CapacityError: too many blocks to be read.
         """
         raise ParameterError(f"backend {self.name!r} runs no circuit")
+
+    def figure(self, form: str, problem: ReducedProblem, parameters: P) -> "Figure":
+        """A matplotlib figure of how this backend sees the problem.
+
+        Args:
+            form: "embedding", the chains on the working graph, or "landscape", the mean energy
+                over the two angles of one layer.
+
+        Raises:
+            ParameterError: this backend has no such picture, or matplotlib is not installed.
+            CapacityError: the problem does not fit.
+        """
+        raise ParameterError(f"backend {self.name!r} has no picture of the kind {form!r}")
 
     def parse(self, parameters: Mapping[str, Any]) -> P:
         """Validated parameters.

@@ -4,23 +4,17 @@ States run down, blocks across, removed blocks filled; beside each state its ene
 ground state.
 """
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
 
-from qblock.errors import ParameterError
-from qblock.files import atomic_write
+from qblock.pictures import require_matplotlib
 from qblock.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".pdf", ".svg")
-"""Kinds of picture that `save_map` writes, by the end of the file name."""
 
 
 def spectrum_table(spectrum: Spectrum, top: int | None = None) -> Table:
@@ -87,27 +81,3 @@ def removal_map(spectra: Sequence[Spectrum], top: int | None = None) -> "Figure"
         gaps.set_xlabel("gap")
         gaps.tick_params(axis="x", labelsize=7)
     return figure
-
-
-def save_map(figure: "Figure", path: Path) -> None:
-    """Write a figure as the kind of picture that the file name says, atomically.
-
-    Raises:
-        ParameterError: another kind of file than `FORMATS`.
-        ProblemError: the file cannot be written.
-    """
-    check_format(path)
-    with atomic_write(path) as stream:
-        figure.savefig(stream, format=path.suffix[1:].lower(), dpi=150)
-
-
-def check_format(path: Path) -> None:
-    """Raise `ParameterError` unless `save_map` can write a file of this name."""
-    if path.suffix.lower() not in FORMATS:
-        raise ParameterError(f"{path}: pictures are written as {', '.join(FORMATS)}")
-
-
-def require_matplotlib() -> None:
-    """Raise `ParameterError` with the install command unless matplotlib is there."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ParameterError('the map needs matplotlib: pip install "qblock[plot]"')

@@ -4,7 +4,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dimod
 import numpy as np
@@ -26,7 +26,13 @@ from qblock.problem import BlockRemovalProblem, ReducedProblem
 from qblock_dwave import cloud
 from qblock_dwave.annealer import AnnealerParameters, Programme, unembed
 from qblock_dwave.cloud import Patience
-from qblock_dwave.embedding import EmbeddedProblem, WorkingGraph, embed, largest_clique
+from qblock_dwave.embedding import (
+    EmbeddedProblem,
+    WorkingGraph,
+    clique_embedding,
+    embed,
+    largest_clique,
+)
 from qblock_dwave.ledger import (
     JobRecord,
     Ledger,
@@ -35,6 +41,9 @@ from qblock_dwave.ledger import (
     problem_of,
     run_key,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class LeapParameters(Parameters):
@@ -278,6 +287,17 @@ class LeapQPU(LeapBackend[LeapQPUParameters]):
     client = "qpu"
     features: ClassVar[Mapping[str, Any]] = {"qpu": True}
     read_only_parameters = frozenset({"max_qpu_seconds", "chain_break_method", "postprocess"})
+
+    def figure(self, form: str, problem: ReducedProblem, parameters: LeapQPUParameters) -> "Figure":
+        """Asks Leap for the processor's graph, which is free, and sends no problem."""
+        if form != "embedding":
+            return super().figure(form, problem, parameters)
+        from qblock_dwave.plot import embedding_figure
+
+        with cloud.connection(self.client, self.patience) as client:
+            solver = self.find_solver(client, parameters)
+            graph = WorkingGraph.of_properties(solver.name, solver.properties)
+        return embedding_figure(clique_embedding(graph, len(problem)), graph)
 
     def prepare(
         self, solver: Any, problem: ReducedProblem, parameters: LeapQPUParameters, seed: int

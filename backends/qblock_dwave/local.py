@@ -4,7 +4,7 @@ import functools
 import itertools
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,9 @@ from qblock.backend import (
 from qblock.problem import BlockRemovalProblem, ReducedProblem
 from qblock_dwave.annealer import AnnealerParameters, Programme, unembed
 from qblock_dwave.embedding import WorkingGraph, clique_embedding, embed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Topology = Literal["pegasus", "zephyr"]
 
@@ -87,6 +90,14 @@ class DWaveLocal(Backend[LocalParameters]):
                 f"{n} chains of at most {embedding.longest_chain} qubits on {embedding.graph}",
             ),
         )
+
+    def figure(self, form: str, problem: ReducedProblem, parameters: LocalParameters) -> "Figure":
+        if form != "embedding":
+            return super().figure(form, problem, parameters)
+        from qblock_dwave.plot import embedding_figure
+
+        graph = emulated_graph(parameters.topology)
+        return embedding_figure(clique_embedding(graph, len(problem)), graph)
 
     def solve(self, problem: ReducedProblem, parameters: LocalParameters, run: Run) -> Samples:
         from dwave.samplers import SimulatedAnnealingSampler

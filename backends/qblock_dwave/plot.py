@@ -1,40 +1,44 @@
 """An embedding drawn on the working graph."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qblock.errors import BackendUnavailable
+import numpy as np
+
+from qblock.pictures import require_matplotlib
 from qblock_dwave.embedding import Embedding, WorkingGraph
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_embedding(embedding: Embedding, graph: WorkingGraph, path: str | Path) -> Path:
-    """Draw the qubits of every chain in a colour of its own on the graph; by suffix, PNG or SVG.
+
+def embedding_figure(embedding: Embedding, graph: WorkingGraph) -> "Figure":
+    """A matplotlib figure: the whole graph, and the part of it that the chains take.
+
+    Every chain has a colour of its own.
 
     Raises:
-        BackendUnavailable: matplotlib is not installed.
+        ParameterError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise BackendUnavailable(
-            'matplotlib is not installed: pip install "qblock[plot]"'
-        ) from None
+    require_matplotlib()
     from dwave import graphs
+    from matplotlib.figure import Figure
 
     positions = getattr(graphs, f"{graph.graph.graph['family']}_layout")(graph.graph)
-    figure = Figure(figsize=(8, 8))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _draw_qubits(axes, embedding, graph, positions)
-    axes.set_title(
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    whole, part = figure.subplots(1, 2, width_ratios=(2, 3))
+    for axes in (whole, part):
+        _draw_qubits(axes, embedding, graph, positions)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+    used = np.array([positions[qubit] for chain in embedding.chains for qubit in chain])
+    margin = 0.05 * np.ptp(used, axis=0).max() + 1e-3
+    (left, low), (right, high) = used.min(axis=0) - margin, used.max(axis=0) + margin
+    part.set(xlim=(left, right), ylim=(low, high))
+    figure.suptitle(
         f"{len(embedding.chains)} blocks on {graph.name}: {embedding.num_qubits} qubits, "
         f"chains of at most {embedding.longest_chain}"
     )
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    figure.savefig(path, dpi=150, bbox_inches="tight")
-    return Path(path)
+    return figure
 
 
 def _draw_qubits(axes: Any, embedding: Embedding, graph: WorkingGraph, positions: Any) -> None:
@@ -53,4 +57,4 @@ def _draw_qubits(axes: Any, embedding: Embedding, graph: WorkingGraph, positions
             )
         )
         dots = [positions[qubit] for qubit in chain]
-        axes.scatter(*zip(*dots, strict=True), s=12, color=[colour], zorder=2)
+        axes.scatter(*zip(*dots, strict=True), s=10, color=[colour], zorder=2)

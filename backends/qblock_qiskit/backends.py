@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from qblock_qiskit.parameters import (
     QaoaParameters,
 )
 from qblock_qiskit.vector import conditional_value_at_risk, expectation, probabilities
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 P = TypeVar("P", bound=QaoaParameters)
 Evaluate = Callable[[FloatArray], Evaluation]
@@ -163,6 +166,16 @@ class _Qaoa(Backend[P]):
             qpu_seconds=qpu_seconds,
             notes=tuple(notes),
         )
+
+    def figure(self, form: str, problem: ReducedProblem, parameters: P) -> "Figure":
+        if form != "landscape":
+            return super().figure(form, problem, parameters)
+        from qblock_qiskit.plot import landscape_figure
+
+        ansatz = self.ansatz(problem, parameters)
+        if ansatz.too_large:
+            raise CapacityError(f"backend {self.name!r}: {ansatz.too_large}")
+        return landscape_figure(ansatz)
 
     def solve(self, problem: ReducedProblem, parameters: P, run: Run) -> Samples:
         started = time.perf_counter()

@@ -87,21 +87,6 @@ def probability_up_to(result: SolveResult, energy: float) -> float:
     return float(np.sum(np.array(result.details["lowest_probabilities"])[energies <= limit]))
 
 
-def energy_distribution(
-    simulator: Simulator, psi: Amplitudes, bins: int = 60
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Histogram over the feasible energies: edges (bins + 1,), QAOA's and uniform shares (bins,).
-
-    QAOA's shares sum to its feasible probability, the uniform ones to 1.
-    """
-    energies = simulator.energies[simulator.feasible]
-    edges = np.linspace(energies.min(), energies.max(), bins + 1)
-    weights = probabilities(psi)[simulator.feasible]
-    found, _ = np.histogram(energies, edges, weights=weights)
-    uniform, _ = np.histogram(energies, edges)
-    return edges, found, uniform / len(energies)
-
-
 def landscape(simulator: Simulator, betas: FloatArray, gammas: FloatArray) -> FloatArray:
     """Mean energies (B, G) of one layer over a grid of betas (B,) and standardised gammas (G,)."""
     unit = float(simulator.energies.std()) or 1.0

@@ -1,14 +1,17 @@
 """`qblock show`: the Hamiltonian that a solver gets to see."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
+from qblock.backend import parse_parameters
 from qblock.cli import _common as common
 from qblock.encoding import Encoding
 from qblock.errors import ParameterError
 from qblock.penalty import penalty_weight
+from qblock.pictures import check_picture, save_picture
 from qblock.registry import get_backend
 
 
@@ -16,12 +19,29 @@ def show(
     problem: common.ProblemArgument,
     remove: common.RemoveOption,
     form: Annotated[
-        Literal["qubo", "ising", "circuit"],
-        typer.Option("--form", help="In bits, in spins, or the circuit of a small problem."),
+        Literal["qubo", "ising", "circuit", "landscape", "embedding"],
+        typer.Option(
+            "--form",
+            help="In bits, in spins, the circuit of a small problem; or as a picture: QAOA's "
+            "landscape over the angles of one layer, the chains on an annealer's graph.",
+        ),
     ] = "qubo",
     backend: Annotated[
-        str, typer.Option("--backend", "-b", help="Whose circuit: qaoa or qaoa-fixed-weight.")
-    ] = "qaoa",
+        str,
+        typer.Option(
+            "--backend",
+            "-b",
+            help="Whose circuit, landscape or embedding; by default that of qaoa or dwave-local.",
+        ),
+    ] = "",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="A backend parameter."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Where a picture is saved."),
+    ] = None,
     penalty: Annotated[
         str, typer.Option("--penalty", help="'tight', 'safe' or a number: the penalty weight.")
     ] = "tight",
@@ -30,9 +50,23 @@ def show(
     linear: common.LinearOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Show the penalty form of a problem as a matrix, or the quantum circuit that samples it."""
+    """Show the form in which a solver gets a problem: a matrix, a circuit, or a picture."""
+    if plot is None and form in ("landscape", "embedding"):
+        raise ParameterError(f"--form {form} is a picture: say where to save it by --plot FILE")
+    if plot is not None and form not in ("landscape", "embedding"):
+        raise ParameterError(f"--form {form} is text: leave out --plot")
+    if plot is not None:
+        check_picture(plot)
     task = common.load_problem(problem, remove, keep, drop, linear)
+    if plot is not None:
+        solver = get_backend(backend or ("qaoa" if form == "landscape" else "dwave-local"))
+        solver.require_available()
+        settings = solver.parse(parse_parameters(parameters or []))
+        save_picture(solver.figure(form, task.reduced, settings), plot)
+        common.messages.print(f"the {form} is in {plot}")
+        return
     if form == "circuit":
+        backend = backend or "qaoa"
         drawing = get_backend(backend).draw_circuit(task.reduced)
         if as_json:
             common.print_json({"form": form, "backend": backend, "circuit": drawing})

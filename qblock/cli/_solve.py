@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from qblock.backend import Estimate, SolveResult, parse_parameters
 from qblock.cli import _common as common
+from qblock.pictures import check_picture, energy_histogram, save_picture
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum, rank
@@ -29,12 +31,20 @@ def solve(
     ] = None,
     seed: common.SeedOption = None,
     time_limit: common.TimeLimitOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the samples' energies beside a uniform guess."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would take, and stop.")
     ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Solve a block-removal problem with one backend and show the lowest states it found."""
+    if plot is not None:
+        check_picture(plot)
     task = common.load_problem(problem, remove, keep, drop, linear)
     solver = get_backend(backend)
     settings = parse_parameters(parameters or [])
@@ -50,6 +60,9 @@ def solve(
             report=report,
             **settings,
         )
+    if plot is not None:
+        save_picture(energy_histogram(task, result), plot)
+        common.messages.print(f"the energies are in {plot}")
     if as_json:
         common.print_json(result_document(task, result, top))
     else:

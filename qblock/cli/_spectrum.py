@@ -8,7 +8,8 @@ import typer
 from qblock.cli import _common as common
 from qblock.cli._solve import result_document
 from qblock.files import load_sensitivity
-from qblock.maps import check_format, removal_map, require_matplotlib, save_map, spectrum_table
+from qblock.maps import removal_map, spectrum_table
+from qblock.pictures import check_picture, save_picture
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
 
@@ -37,8 +38,7 @@ def spectrum(
 ) -> None:
     """Prove the lowest states of a problem, for one budget or several, and show them ranked."""
     if plot is not None:
-        check_format(plot)
-        require_matplotlib()
+        check_picture(plot)
     sensitivity = load_sensitivity(problem)
     tasks = [
         common.make_problem(sensitivity, budget, keep, drop, linear)
@@ -61,7 +61,7 @@ def spectrum(
     if as_json:
         common.print_json({"spectra": documents})
     if plot is not None:
-        save_map(removal_map(found), plot)
+        save_picture(removal_map(found), plot)
         common.messages.print(f"the map is in {plot}")
     if interrupted:
         common.messages.print("interrupted; these are the states found until then")

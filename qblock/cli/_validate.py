@@ -9,6 +9,7 @@ from rich.table import Table
 
 from qblock.cli import _common as common
 from qblock.cli import _model, _text
+from qblock.pictures import check_picture, save_picture
 
 if TYPE_CHECKING:
     from qblock.llm.validate import Validation
@@ -42,6 +43,8 @@ def validate(
 
     Uses the held-out part of the text: the last fifth, or every fifth document of a dataset.
     """
+    if plot is not None:
+        check_picture(plot)
     task = common.load_problem(problem, remove, keep, drop, linear)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     from qblock.llm import validate as llm
@@ -54,7 +57,7 @@ def validate(
             stack, task, tokens, states=states, batch_size=batch_size, seed=seed, report=report
         )
     if plot is not None:
-        llm.scatter_plot(validation, plot)
+        save_picture(llm.scatter_plot(validation), plot)
     if as_json:
         common.print_json(document(validation))
         return

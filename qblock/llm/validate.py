@@ -6,20 +6,22 @@ budget, on text that the calibration did not see.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.stats import rankdata
 
 from qblock.errors import ParameterError, ProblemError
-from qblock.files import atomic_write
 from qblock.llm.blocks import ResidualStack
 from qblock.llm.losses import Report, removal_losses, silent
 from qblock.llm.select import lowest
 from qblock.llm.text import Tokens
+from qblock.pictures import require_matplotlib
 from qblock.problem import BlockRemovalProblem, FloatArray, States
 from qblock.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 POOL = 4096
 """Random states from which those spread over the spectrum are picked."""
@@ -198,16 +200,15 @@ def _correlations(
     return np.asarray((x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1)))
 
 
-def scatter_plot(validation: Validation, path: Path) -> Path:
-    """Energy against measured loss, as PNG, SVG or PDF by the file's suffix.
+def scatter_plot(validation: Validation) -> "Figure":
+    """A matplotlib figure of the energies against the measured losses.
 
     Raises:
-        ParameterError: matplotlib is missing, or cannot write this kind of file.
+        ParameterError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ParameterError('a plot needs matplotlib: pip install "qblock[plot]"') from None
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
     for label, part, marker in (
@@ -224,9 +225,4 @@ def scatter_plot(validation: Validation, path: Path) -> Path:
         f"Spearman {validation.agreement('spearman').value:.3f}"
     )
     axes.legend()
-    kind = path.suffix.removeprefix(".")
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise ParameterError(f"{path}: a plot is written as .png, .svg or .pdf")
-    with atomic_write(path) as stream:
-        figure.savefig(stream, format=kind)
-    return path
+    return figure

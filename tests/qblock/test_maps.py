@@ -3,7 +3,8 @@ import pytest
 from rich.console import Console
 
 from qblock.errors import ParameterError
-from qblock.maps import proof_line, removal_map, save_map, spectrum_table
+from qblock.maps import proof_line, removal_map, spectrum_table
+from qblock.pictures import save_picture
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
@@ -33,14 +34,14 @@ def test_map_fills_the_removed_blocks(spectrum, tmp_path):
     assert (np.asarray(grid) == spectrum.states).all()
     widths = [bar.get_width() for bar in figure.axes[1].patches]
     np.testing.assert_allclose(widths, spectrum.energies - spectrum.energies[0])
-    save_map(figure, tmp_path / "map.png")
+    save_picture(figure, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_unknown_picture_is_refused(spectrum, tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ParameterError, match=r"\.png"):
-        save_map(removal_map([spectrum]), tmp_path / "map.xyz")
+        save_picture(removal_map([spectrum]), tmp_path / "map.xyz")
 
 
 def test_states_without_certificate_are_called_unproved(spectrum):

@@ -136,6 +136,26 @@ def test_show_draws_the_circuit_of_a_small_problem(file, backend, gate):
 
 
 @pytest.mark.parametrize(
+    ("form", "needs", "words"),
+    [("landscape", "qiskit", "one layer: "), ("embedding", "dwave.system", "12 blocks on pegasus")],
+)
+def test_show_saves_pictures(file, tmp_path, form, needs, words):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip(needs)
+    picture = tmp_path / "picture.svg"
+    done = run("show", file, "--remove", 4, "--form", form, "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    assert words in picture.read_text()
+
+
+def test_solve_draws_its_samples_beside_a_uniform_guess(file, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "energies.svg"
+    run("solve", file, "--remove", 4, "-b", "tabu", "--seed", 1, "--plot", picture)
+    assert "uniform feasible guess" in picture.read_text()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["solve", "nothing.npz", "--remove", "1", "-b", "tabu"], "neither a file nor a bundled"),
@@ -150,6 +170,11 @@ def test_show_draws_the_circuit_of_a_small_problem(file, backend, gate):
         (["solve", "FILE", "--remove", "3", "-b", "tabu", "--linear"], "needs the gradient"),
         (["show", "FILE", "--remove", "3", "--penalty", "lots"], "--penalty 'lots'"),
         (["show", "FILE", "--remove", "3", "--form", "circuit", "-b", "tabu"], "no circuit"),
+        (["show", "FILE", "--remove", "3", "--form", "embedding"], "--plot FILE"),
+        (["show", "FILE", "--remove", "3", "--form", "ising", "--plot", "x.png"], "is text"),
+        (["show", "FILE", "--remove", "3", "--form", "landscape", "--plot", "x.png", "-b", "tabu"],
+         "no picture of the kind 'landscape'"),
+        (["solve", "FILE", "--remove", "3", "-b", "tabu", "--plot", "x.txt"], ".svg"),
         (["compare", "FILE", "--remove", "3", "-b", "random:x"], "expected KEY=VALUE"),
         (["compare", "FILE", "--remove", "3", "-b", "random", "--store", "no/such/dir.db"],
          "cannot be used as a study file"),

@@ -133,3 +133,19 @@ def test_ctrl_c_names_the_job_that_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert f"qblock fetch {job}" in message
     assert "Traceback" not in message
+
+
+def test_compare_sets_native_constraint_beside_penalty_and_pays_once(tmp_path: Path) -> None:
+    compare = ["compare", "smollm2-135m-fisher", "--remove", "4", "--repeats", "2", "--json"]
+    compare += ["-b", "leap-hybrid-cqm", "-b", "leap-hybrid", "--store", str(tmp_path / "s.db")]
+    with SapiEmulator() as service:
+        code, out, _ = qblock(tmp_path, service, *compare)
+        assert code == 0
+        native, penalty = json.loads(out)["rows"]
+        assert len(service.jobs) == 4
+        code, out, _ = qblock(tmp_path, service, *compare)
+        assert json.loads(out)["rows"] == [native, penalty]
+        assert len(service.jobs) == 4
+    assert (native["backend"], penalty["backend"]) == ("leap-hybrid-cqm", "leap-hybrid")
+    assert native["runs"] == penalty["runs"] == 2
+    assert penalty["feasible_rate"] == 1
