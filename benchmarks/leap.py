@@ -117,11 +117,11 @@ def clique_embedding_of_service(n: int):  # type: ignore[no-untyped-def]
 
 
 def side_by_side(problem: BlockRemovalProblem) -> None:
-    """The same problem as a CQM, as a penalty BQM and embedded."""
+    """The same problem as a CQM, as a nonlinear model, as a penalty BQM and embedded."""
     truth = get_backend("brute-force").sample(problem)
     best = Spectrum.of(problem, truth).energies[0]
     print("| backend | samples | feasible | best energy / optimum |\n|---|---|---|---|")
-    for name in ("leap-hybrid-cqm", "leap-hybrid", "leap-qpu"):
+    for name in ("leap-hybrid-cqm", "leap-hybrid-nl", "leap-hybrid", "leap-qpu"):
         result: SolveResult = get_backend(name).sample(problem, seed=1)
         spectrum = Spectrum.of(problem, result)
         lowest = f"{spectrum.energies[0] / best:.3f}" if len(spectrum) else "none feasible"
