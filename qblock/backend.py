@@ -297,6 +297,10 @@ class Backend(ABC, Generic[P]):
     def warm_up(self) -> None:
         """Compile what is needed, before the clock of the run and its time limit start."""
 
+    def capabilities_with(self, parameters: P) -> Capabilities:
+        """The capabilities with these parameters, if one of them says where the run happens."""
+        return self.capabilities
+
     def available(self) -> Availability:
         """Whether the backend can run here; must neither raise nor touch the network."""
         return Availability(True)

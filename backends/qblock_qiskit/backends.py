@@ -113,6 +113,13 @@ class _Qaoa(Backend[P]):
     def ansatz(self, problem: ReducedProblem, parameters: P) -> Ansatz:
         """The ansatz that the parameters describe."""
 
+    def capabilities_with(self, parameters: P) -> Capabilities:
+        if not parameters.device.startswith("ibm:"):
+            return self.capabilities
+        return replace(
+            self.capabilities, execution="hardware", location="cloud", reproducible="never"
+        )
+
     def available(self) -> Availability:
         return availability()
 

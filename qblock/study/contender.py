@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from qblock.backend import parse_parameters
+from qblock.backend import Capabilities, parse_parameters
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
 
@@ -46,6 +46,16 @@ class Contender:
         """
         parsed = get_backend(self.backend).parse(self.parameters)
         return json.dumps(parsed.model_dump(mode="json"), sort_keys=True)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Of the backend with these parameters.
+
+        Raises:
+            UnknownBackend, BackendUnavailable, ParameterError: it cannot be run as it is.
+        """
+        backend = get_backend(self.backend)
+        return backend.capabilities_with(backend.parse(self.parameters))
 
 
 @dataclass(frozen=True)

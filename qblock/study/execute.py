@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from qblock.backend import Progress, interrupt_flag
 from qblock.errors import AuthenticationError, BackendError, QblockError, QuotaExceeded, StudyError
-from qblock.registry import get_backend
 from qblock.study.contender import RunRequest
 from qblock.study.plan import Plan
 from qblock.study.sandbox import Job, Outcome, Sandbox, register_sandboxes, run_isolated
@@ -192,7 +191,8 @@ class _Coordinator:
             name = request.contender.backend
             if name in self.halted:
                 continue
-            if self._is_cloud(name) and self.load[name] >= self.plan.cloud_concurrency:
+            cloud = request.contender.capabilities.location == "cloud"
+            if cloud and self.load[name] >= self.plan.cloud_concurrency:
                 passed_over.append(request)
                 continue
             if not self.store.claim(request.key):
@@ -201,13 +201,9 @@ class _Coordinator:
             self.load[name] += 1
         self.waiting.extendleft(reversed(passed_over))
 
-    @staticmethod
-    def _is_cloud(name: str) -> bool:
-        return get_backend(name).capabilities.location == "cloud"
-
     def _job(self, request: RunRequest) -> Job:
         kill_after = self.plan.hard_limit
-        capabilities = get_backend(request.contender.backend).capabilities
+        capabilities = request.contender.capabilities
         if request.time_limit is not None and capabilities.location == "local":
             slack = capabilities.time_limit_slack + GRACE
             kill_after = min(kill_after, request.time_limit + slack)

@@ -24,7 +24,6 @@ from typing import Any
 from qblock.backend import SolveResult, sample_set
 from qblock.errors import QblockError, StudyError
 from qblock.problem import BlockRemovalProblem, IntArray, States
-from qblock.registry import get_backend
 from qblock.study.contender import RunRequest
 from qblock.study.merge import copy_study, take_over
 from qblock.study.records import (
@@ -153,7 +152,7 @@ class Store:
                         request.purpose,
                         str(request.contender),
                         request.contender.backend,
-                        get_backend(request.contender.backend).capabilities.execution,
+                        request.contender.capabilities.execution,
                         request.contender.settings,
                         request.seed,
                         request.time_limit,

@@ -64,14 +64,14 @@ def do(job: Job) -> Outcome:
 @functools.cache
 def warm_up(backend_name: str, settings: str) -> None:
     """Run a local backend once on eight blocks, so that no run pays for compiling or importing."""
-    backend = get_backend(backend_name)
-    if backend.capabilities.location == "cloud":  # it would cost
+    contender = Contender.from_settings(backend_name, settings)
+    if contender.capabilities.location == "cloud":  # it would cost
         return
     H = np.random.default_rng(0).standard_normal((20, 8))
     problem = BlockRemovalProblem(Sensitivity.from_samples(H, name="warm-up"), remove=4)
-    parameters = Contender.from_settings(backend_name, settings).parameters
+    backend = get_backend(backend_name)
     try:
-        backend.sample(problem, seed=0, time_limit=WARM_UP_SECONDS, **parameters)
+        backend.sample(problem, seed=0, time_limit=WARM_UP_SECONDS, **contender.parameters)
     except Exception:  # the run itself will say what is wrong
         return
 

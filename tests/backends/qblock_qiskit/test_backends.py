@@ -20,6 +20,8 @@ from qblock.errors import (
     ParameterError,
     SolverTimeout,
 )
+from qblock.study.contender import Contender
+from qblock.study.worker import warm_up
 
 NAMES = ["qaoa", "qaoa-fixed-weight"]
 
@@ -143,6 +145,19 @@ def test_hardware_path_runs_on_a_local_fake(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.samples.record.num_occurrences.sum() == 100
     assert len(result.details["jobs"]) == 1
     assert result.timing.wait > 0
+
+
+def test_hardware_is_called_so_and_never_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study tells hardware from simulators, and sends it nothing that was not asked for."""
+    connected: list[str] = []
+    monkeypatch.setattr(devices, "connect", connected.append)
+    for name in NAMES:
+        hardware = Contender(name, {"device": "ibm:somewhere"})
+        assert hardware.capabilities.location == "cloud"
+        assert hardware.capabilities.execution == "hardware"
+        assert Contender(name).capabilities.execution == "simulated"
+        warm_up(name, hardware.settings)
+    assert not connected
 
 
 def test_no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
