@@ -18,6 +18,9 @@ from qblock_qiskit.vector import Amplitudes, apply_phase, chunks, run_stages
 LOW_QUBITS = 12
 """Qubits transformed within one block of amplitudes (64 KiB), which stays in the cache."""
 
+SHORT_ROW = 16
+"""Amplitudes in a row below which a gate takes longer to start than to run."""
+
 COLUMNS = 128
 """Amplitudes of a block treated together by the gates of the high qubits."""
 
@@ -53,8 +56,18 @@ def _low_qubits(
     for left in range(start, end, size):
         block = psi[left : left + size]
         apply_phase(psi, left, left + size, energies, gamma)
-        _two_qubits(block[::4], block[1::4], block[2::4], block[3::4], c, s)
-        h = 4
+        h = 1
+        while 4 * h <= size and h < SHORT_ROW:
+            for k in range(h):  # rows across the block: those within a group are too short
+                _two_qubits(
+                    block[k :: 4 * h],
+                    block[k + h :: 4 * h],
+                    block[k + 2 * h :: 4 * h],
+                    block[k + 3 * h :: 4 * h],
+                    c,
+                    s,
+                )
+            h *= 4
         while 4 * h <= size:
             for k in range(0, size, 4 * h):
                 _two_qubits(
