@@ -320,15 +320,24 @@ def _exact_samples(
 def _measured_samples(
     prepared: Prepared, search: Search, units: Units, run: Run
 ) -> tuple[States, IntArray]:
-    """Fresh samples with the best angles; those of the search if it was cut short."""
-    if search.status != "complete" and prepared.best_samples is not None:
+    """Fresh samples with the best angles; those of the search if it was cut short.
+
+    Raises:
+        SolverTimeout: interrupted before anything was measured; the message has the angles.
+    """
+    cut_short = search.status != "complete" and prepared.best_samples is not None
+    if not cut_short and not (search.status == "interrupted" and prepared.device.remote):
+        try:
+            return prepared.sample(search.angles, units, run)
+        except KeyboardInterrupt:
+            search.status = "interrupted"
+    if prepared.best_samples is not None:
         return prepared.best_samples
-    if search.status == "interrupted" and prepared.device.remote:
-        raise SolverTimeout(
-            f"interrupted before anything was measured on {prepared.device.name}; "
-            f"jobs sent: {', '.join(prepared.device.jobs) or 'none'}"
-        )
-    return prepared.sample(search.angles, units, run)
+    angles = ",".join(f"{angle:.6g}" for angle in search.angles)
+    raise SolverTimeout(
+        f"interrupted before anything was measured on {prepared.device.name}; the angles found "
+        f"are angles=[{angles}]; jobs sent: {', '.join(prepared.device.jobs) or 'none'}"
+    )
 
 
 def _warnings(

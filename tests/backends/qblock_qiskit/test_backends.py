@@ -249,6 +249,30 @@ def test_interrupted_hardware_search_sends_no_further_job(
         )
 
 
+@pytest.mark.parametrize("train_on", ["simulator", "device"])
+def test_interrupted_sampling_keeps_what_was_measured_or_the_angles(
+    train_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = devices.Device.sample
+    measured: list[Any] = []
+
+    def interrupt_the_last(device: Any, *arguments: Any) -> Any:
+        if len(measured) == (4 if train_on == "device" else 0):
+            raise KeyboardInterrupt
+        measured.append(measure(device, *arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(devices.Device, "sample", interrupt_the_last)
+    options = {"device": "aer", "train_on": train_on, "p": 1, "iterations": 4, "shots": 50}
+    if train_on == "device":
+        result = solve("qaoa", problem_of(4, 2), **options)
+        assert result.status == "interrupted"
+        assert result.samples.record.num_occurrences.sum() == 50
+    else:
+        with pytest.raises(SolverTimeout, match=r"angles=\[-?[0-9.]+,"):
+            solve("qaoa", problem_of(4, 2), **options)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_time_limit(name: str) -> None:
     solve(name, problem_of(12, 4), iterations=1)  # compiles
