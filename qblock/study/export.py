@@ -50,7 +50,8 @@ def samples_table(store: Store) -> list[dict[str, Any]]:
 
 
 def frame(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
-    """A table as a pandas frame (polars takes that with `polars.from_pandas`).
+    """A table as a pandas frame (`polars.from_pandas` takes it, and `polars.read_parquet` a
+    written table).
 
     Raises:
         StudyError: pandas is not installed.

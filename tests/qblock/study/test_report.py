@@ -198,6 +198,17 @@ def test_tables_for_other_tools(study: Path, tmp_path: Path) -> None:
         write_table(runs, tmp_path / "r.xlsx")
 
 
+def test_polars_takes_the_frame_and_the_file(study: Path, tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    with open_study(study) as store:
+        samples, runs = samples_table(store), runs_table(store)
+    assert polars.from_pandas(frame(samples)).to_dicts() == samples
+    stored = polars.read_parquet(write_table(runs, tmp_path / "r.parquet"))
+    assert stored["key"].to_list() == [row["key"] for row in runs]
+    assert stored["solve_seconds"].to_list() == [row["solve_seconds"] for row in runs]
+
+
 def test_from_a_plan_to_a_report_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
