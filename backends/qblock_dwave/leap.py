@@ -163,17 +163,18 @@ class LeapBackend(Backend[P]):
         assert record.answer is not None
         answer = dimod.SampleSet.from_serializable(dict(record.answer))
         samples = self.read(problem, parameters, record, answer)
+        details = {
+            "solver": record.programme["solver"],
+            "job": record.job,
+            "answered_from_record": paid_before,
+            "service_timing_us": numbers(answer.info.get("timing")),
+            **samples.details,
+        }
+        access = details["service_timing_us"].get("qpu_access_time")
+        if access is not None:
+            details["qpu_seconds"] = access / 1e6
         return replace(
-            samples,
-            encode_seconds=encode_seconds,
-            wait_seconds=wait_seconds,
-            details={
-                "solver": record.programme["solver"],
-                "job": record.job,
-                "answered_from_record": paid_before,
-                "service_timing_us": numbers(answer.info.get("timing")),
-                **samples.details,
-            },
+            samples, encode_seconds=encode_seconds, wait_seconds=wait_seconds, details=details
         )
 
     def _send(

@@ -96,6 +96,7 @@ class ComparisonRow:
         coverage: share of the proved lowest states that one run finds, mean over the runs.
         pooled_coverage: the same of all runs together; both None without a proof.
         penalty_weight: as used, None for a backend without penalty.
+        qpu_seconds: of a quantum processor in all runs, as its service reports; None without one.
         best_state: int8 (N,), the lowest feasible state found, or None.
         histogram: int64 (len(GAP_EDGES) - 1,), feasible samples by normalised gap, with
             multiplicity; those beyond the last edge are in the last bin.
@@ -119,6 +120,7 @@ class ComparisonRow:
     coverage: float | None = None
     pooled_coverage: float | None = None
     penalty_weight: float | None = None
+    qpu_seconds: float | None = None
     best_state: States | None = None
     histogram: IntArray | None = None
 
@@ -285,6 +287,11 @@ def _findings(
     )
 
 
+def _known(runs: Sequence[RunRecord], name: str) -> list[float]:
+    """A detail of the runs that have it."""
+    return [run.details[name] for run in runs if name in run.details]
+
+
 def _row(
     group: Sequence[RunRecord], reference: Reference, findings: Mapping[str, _Findings]
 ) -> ComparisonRow:
@@ -327,6 +334,7 @@ def _row(
         if len(proved)
         else None,
         penalty_weight=done[0].details.get("penalty_weight"),
+        qpu_seconds=sum(qpu) if (qpu := _known(done, "qpu_seconds")) else None,
         best_state=best.best,
         histogram=np.sum([f.histogram for f in found], axis=0),
     )

@@ -77,7 +77,7 @@ def _row(analysis: Analysis, comparison: Comparison, row: ComparisonRow) -> dict
         "Total Runtime": seconds,
         "CPU Runtime": MISSING if row.execution == "hardware" else seconds,
         "GPU Runtime": MISSING,
-        "QPU Runtime": MISSING,  # billed time, which is not the wall clock of a run
+        "QPU Runtime": MISSING if row.qpu_seconds is None else f"{row.qpu_seconds:.6g}",
         "Other HW Runtime": MISSING,
         "Remarks": f"reference {'proved' if reference.proved else 'best known'}"
         + ("" if tts is None else f"; TTS 99 % {tts:.6g} s"),

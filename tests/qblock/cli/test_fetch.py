@@ -1,5 +1,6 @@
 """`qblock fetch` and the record of cloud jobs, as a user meets them."""
 
+import csv
 import json
 import os
 import signal
@@ -149,3 +150,15 @@ def test_compare_sets_native_constraint_beside_penalty_and_pays_once(tmp_path: P
     assert (native["backend"], penalty["backend"]) == ("leap-hybrid-cqm", "leap-hybrid")
     assert native["runs"] == penalty["runs"] == 2
     assert penalty["feasible_rate"] == 1
+
+
+def test_qoblib_has_the_time_that_the_processor_reports(tmp_path: Path) -> None:
+    store = str(tmp_path / "qpu.db")
+    compare = ["compare", "smollm2-135m-fisher", "--remove", "4", "--repeats", "2"]
+    with SapiEmulator() as service:
+        assert qblock(tmp_path, service, *compare, "-b", "leap-qpu", "--store", store)[0] == 0
+    code, out, _ = qblock(tmp_path, None, "report", store, "--format", "qoblib")
+    assert code == 0
+    (row,) = csv.DictReader(out.splitlines())
+    assert float(row["QPU Runtime"]) == pytest.approx(2 * (14_000 + 100 * 90) / 1e6)
+    assert row["Paradigm"] == "quantum hardware"
