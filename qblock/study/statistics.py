@@ -97,8 +97,10 @@ def median_over_instances(
     """Median of at least one quantity, one per instance, by resampling the instances.
 
     An instance that is only bounded counts as infinite in the estimate and the upper end, and
-    with its bound in the lower end.
+    with its bound in the lower end. A single instance keeps its own interval.
     """
+    if len(values) == 1:  # nothing to resample: the interval would have no width
+        return values[0]
     low = np.array([v.low if v.value is None else v.value for v in values])
     high = np.array([math.inf if v.value is None else v.value for v in values])
     picked = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))

@@ -101,6 +101,7 @@ def test_median_over_instances_with_unsolved_ones() -> None:
     assert few.value is None
     assert few.high is None
     assert few.low <= 7.0
+    assert median_over_instances([solved]) == solved
     none = median_over_instances([unsolved])
     assert none == Interval(None, 7.0, None)
 
