@@ -1,10 +1,11 @@
 # make demo : set up, compare the solvers on a real instance, prune a real model
 # make test : set up and run lint, types and tests
+# make docs : set up and build the documentation in docs/_build/html
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow docs clean
 
 $(VENV)/base.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,5 +37,8 @@ test: lint
 slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf docs/_build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -35,7 +35,7 @@ States: TypeAlias = NDArray[np.int8]
 """0/1 states, one per row: 1 = block removed."""
 
 SYMMETRY_TOLERANCE = 1e-8
-"""Largest |H - H'| relative to the largest |H| that is taken for rounding and averaged away."""
+"""Largest `|H - H'|` relative to the largest `|H|` that is taken for rounding and averaged away."""
 
 
 def _frozen(values: ArrayLike, what: str, ndim: int) -> FloatArray:

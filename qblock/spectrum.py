@@ -13,7 +13,7 @@ from qblock.backend import Certificate, SolveResult
 from qblock.problem import BlockRemovalProblem, FloatArray, IntArray, States
 
 TIE_TOLERANCE = 1e-12
-"""Energies closer than this times the largest |energy| differ by rounding alone."""
+"""Energies closer than this times the largest `|energy|` differ by rounding alone."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def iterative_block_influence(
 
 
 def norm_ratio(stack: ResidualStack, problem: BlockRemovalProblem, tokens: Tokens) -> States:
-    """Blocks that add least to the residual stream: mean |output - input| / |input|."""
+    """Blocks that add least to the residual stream: mean `|output - input| / |input|`."""
 
     def ratio(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         return (after - before).norm(dim=-1) / before.norm(dim=-1)
