@@ -13,7 +13,7 @@ html_theme = "furo"
 html_title = "qblock"
 html_static_path = ["figures"]
 exclude_patterns = ["_build"]
-nitpicky = False
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
