@@ -1,0 +1,6 @@
+"""The lessons import modules beside them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "lessons"))
