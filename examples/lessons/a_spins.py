@@ -85,7 +85,9 @@ def _(NAMES, budget, sliders):
     H = np.zeros((3, 3))
     for (_i, _row), (_j, _column) in itertools.combinations_with_replacement(enumerate(NAMES), 2):
         H[_i, _j] = H[_j, _i] = sliders.value[f"H_{_row}{_column}"]
-    problem = BlockRemovalProblem(Sensitivity(H=H, blocks=NAMES, name="by hand"), remove=budget.value)
+    problem = BlockRemovalProblem(
+        Sensitivity(H=H, blocks=NAMES, name="by hand"), remove=budget.value
+    )
     return (problem,)
 
 

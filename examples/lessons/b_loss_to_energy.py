@@ -128,8 +128,12 @@ def _(tiny, tokens):
 
 @app.cell(hide_code=True)
 def _(tiny):
-    blocks = mo.ui.multiselect(list(tiny.stack.names), value=["2", "4"], label="blocks to turn down")
-    walked = mo.ui.slider(0.05, 1.0, 0.05, value=0.4, label="show the walk up to t", show_value=True)
+    blocks = mo.ui.multiselect(
+        list(tiny.stack.names), value=["2", "4"], label="blocks to turn down"
+    )
+    walked = mo.ui.slider(
+        0.05, 1.0, 0.05, value=0.4, label="show the walk up to t", show_value=True
+    )
     return blocks, walked
 
 
@@ -140,7 +144,9 @@ def _(blocks, loss_at, sensitivities, tiny, walked):
     walk_losses = np.array([loss_at(1 - t * direction) for t in _t])
     _step = 0.1
     finite_difference = (
-        loss_at(1 - _step * direction) - 2 * loss_at(1 + 0 * direction) + loss_at(1 + _step * direction)
+        loss_at(1 - _step * direction)
+        - 2 * loss_at(1 + 0 * direction)
+        + loss_at(1 + _step * direction)
     ) / _step**2
     slope = (loss_at(1 - _step * direction) - loss_at(1 + _step * direction)) / (2 * _step)
     curvatures = {
@@ -156,8 +162,10 @@ def _(blocks, loss_at, sensitivities, tiny, walked):
         ("gauss-newton", curvatures["gauss-newton"], "--"),
         ("fisher", curvatures["fisher"], ":"),
     ):
-        _slope = slope if _name == "finite differences" else -float(
-            (np.asarray(sensitivities[_name].g)) @ direction
+        _slope = (
+            slope
+            if _name == "finite differences"
+            else -float((np.asarray(sensitivities[_name].g)) @ direction)
         )
         _axes.plot(
             _fine, walk_losses[0] + _slope * _fine + _value * _fine**2 / 2, _style, label=_name
@@ -259,7 +267,9 @@ def _(heldout, remove, sensitivities, tiny):
         for name, sensitivity in sensitivities.items()
     }
     _figure = Figure(figsize=(8.5, 2.9), layout="constrained")
-    for _axes, (_name, _v) in zip(_figure.subplots(1, 3, sharey=True), validations.items(), strict=True):
+    for _axes, (_name, _v) in zip(
+        _figure.subplots(1, 3, sharey=True), validations.items(), strict=True
+    ):
         _low = slice(_v.num_lowest)
         _axes.scatter(_v.energies[_low], _v.losses[_low], s=18, color="#0072B2", label="lowest")
         _axes.scatter(

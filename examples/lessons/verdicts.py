@@ -18,9 +18,7 @@ class Verdict:
         return mo.callout(mo.md(self.text), kind=kind)
 
 
-def number(
-    answer: str, truth: float, *, right: str, hint: str, tolerance: float = 0.01
-) -> Verdict:
+def number(answer: str, truth: float, *, right: str, hint: str, tolerance: float = 0.01) -> Verdict:
     """Judge a number typed by the reader; `tolerance` is relative to the truth."""
     text = answer.strip().replace(",", "")
     if not text:
