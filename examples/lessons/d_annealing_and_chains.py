@@ -96,8 +96,8 @@ def _(anneal, cold_slider, optimum, typical):
             _figure,
             mo.md(
                 "Slide the end of the schedule. Too hot at the end (left), and the spins never "
-                "settle: more sweeps do not help. Too cold too soon (right), and they **freeze** in "
-                "the first valley they meet: the mean stops falling although sweeps are left."
+                "settle: more sweeps do not help. Too cold too soon (right), and they **freeze** "
+                "in the first valley they meet: the mean stops falling although sweeps are left."
             ),
         ]
     )
@@ -226,7 +226,7 @@ def _(optimum, sweep):
     _right.set(xlabel="chain strength (units of the torque)")
     _right.legend(fontsize=8)
     best_strength = max(sweep, key=lambda row: row["feasible"])["strength"]
-    _figure
+    mo.vstack([_figure])
     return (best_strength,)
 
 
@@ -262,8 +262,8 @@ def _():
        the annealer's? (The raw and the polished samples are both in `result.details`.)
     3. How many qubits would 80 blocks need? Try `qblock solve` with `--dry-run` on an instance of
        80 blocks, on both graphs.
-    4. With an account: `qblock solve smollm2-135m-fisher --remove 4 -b leap-qpu --dry-run` says what
-       the same run costs on a real processor.
+    4. With an account: `qblock solve smollm2-135m-fisher --remove 4 -b leap-qpu --dry-run` says
+       what the same run costs on a real processor.
     """)
     return
 
