@@ -15,18 +15,18 @@ from qblock.exact.pool import (
     empty_pool,
     fill_by_descent,
     highest,
+    tie_width,
 )
 from qblock.exact.search import (
     CLOSED,
     DONE,
     WANTS_SHIFT,
     new_shifts,
-    new_slopes,
+    new_work,
     open_bound,
     process,
     root_stack,
     run_slice,
-    tie_width,
 )
 from qblock.exact.shifts import average_shift, optimal_shift
 from qblock.problem import IntArray, ReducedProblem, States
@@ -46,7 +46,7 @@ PATIENCE = 20
 VISITS_BEFORE_AVERAGE = 300
 """Nodes of one level after which its shift is first fitted to the nodes seen there."""
 
-EFFORT = 0.5
+EFFORT = 4.0
 """How far a bound is driven, see `bound.lower_bound`."""
 
 NODES_PER_SLICE = 2000
@@ -143,7 +143,7 @@ class Search:
         self.num_feasible = problem.num_feasible
         self.pool = empty_pool(min(k, self.num_feasible), n, _rounding(problem))
         self.stack = root_stack(self.model)
-        self.slopes = new_slopes(self.model)
+        self.work = new_work(self.model)
         self.shifts = new_shifts(self.model, PATIENCE)
 
     def seed_pool(self, seed: int, stop: Callable[[], bool]) -> None:
@@ -169,7 +169,7 @@ class Search:
                 return
 
     def _process(self, at: int) -> int:
-        return int(process(self.model, self.shifts, self.stack, at, self.pool, self.slopes, EFFORT))
+        return int(process(self.shifts, self.stack, at, self.pool, self.work, EFFORT))
 
     def _members(self, level: int) -> IntArray:
         """Blocks from `level` on that the root has not decided."""
@@ -183,24 +183,24 @@ class Search:
         values.
         """
         model, stack, shifts = self.model, self.stack, self.shifts
-        survivors, members = self._members(0), self._members(level)
-        earlier = survivors[survivors < level]
-        y = stack.y[0]
-        linear = 2 * (stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier])
+        survivors = self._members(0)
+        later = survivors >= level
+        members, earlier = survivors[later], survivors[~later]
+        c, y = stack.c[0, : len(survivors)], stack.y[0, : len(survivors)]
+        linear = c[later] + 2 * model.Q[np.ix_(members, earlier)] @ y[~later]
         group_of = model.group_of[members]
         before = shifts.d[shifts.row[level], members]
         shift = optimal_shift(
             model.Q[np.ix_(members, members)] + np.diag(linear),
             group_of,
-            np.bincount(group_of, weights=y[members], minlength=len(model.budgets)).astype(
+            np.bincount(group_of, weights=y[later], minlength=len(model.budgets)).astype(
                 np.float64
             ),
             start=before + linear if before.any() else None,
         )
         shifts.d[level] = 0.0
         shifts.d[level, members] = shift - linear  # linear terms need no curvature
-        later = np.arange(level, len(self.order))
-        shifts.row[later] = np.maximum(shifts.row[later], level)
+        shifts.row[level:] = np.maximum(shifts.row[level:], level)
         shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE
 
     def _average_shift(self, level: int) -> None:
@@ -216,9 +216,7 @@ class Search:
 
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
-        end = run_slice(
-            self.model, self.shifts, self.stack, self.pool, self.slopes, EFFORT, max_nodes
-        )
+        end = run_slice(self.shifts, self.stack, self.pool, self.work, EFFORT, max_nodes)
         if end == WANTS_SHIFT:
             level = int(self.stack.free[self.stack.depth[0], 1])
             if self.shifts.row[level] == level:
