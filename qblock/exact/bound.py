@@ -36,7 +36,6 @@ g is computed anew for every bound, so that the rounding errors of the steps do 
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
 
 from qblock.problem import FloatArray, IntArray
@@ -131,14 +130,13 @@ def _restore_budgets(
         for _ in range(2 * len(y)):
             if abs(missing) <= 1e-14:
                 break
-            best, best_slope = -1, np.inf
+            best, best_slope = -1, FAR
+            sign = 1.0 if missing > 0.0 else -1.0
+            end = 1.0 if missing > 0.0 else 0.0
             for i in range(len(y)):
-                if group[i] != k:
-                    continue
-                if missing > 0.0 and y[i] < 1.0 and slope[i] < best_slope:
-                    best, best_slope = i, slope[i]
-                if missing < 0.0 and y[i] > 0.0 and -slope[i] < best_slope:
-                    best, best_slope = i, -slope[i]
+                cost = sign * slope[i] + (FAR * (group[i] != k) + FAR * (y[i] == end))
+                best = i if cost < best_slope else best
+                best_slope = cost if cost < best_slope else best_slope
             if best < 0:
                 break
             target = min(1.0, max(0.0, y[best] + missing))
@@ -161,10 +159,11 @@ def _steepest_pair(
     group: at the minimum, all blocks between 0 and 1 have that slope.
     """
     best_up, best_down, best_gain = -1, -1, 0.0
+    several = len(price) > 1
     for k in range(len(price)):
         up, down, least, most = -1, -1, FAR, -FAR
         for i in range(len(y)):  # without branches, which would be mispredicted
-            other = FAR * (group[i] != k)
+            other = FAR * (group[i] != k) if several else 0.0
             above = slope[i] + (other + FAR * (y[i] >= 1.0))
             below = slope[i] - (other + FAR * (y[i] <= 0.0))
             up = i if above < least else up
@@ -200,14 +199,15 @@ def _pairwise_step(
     return float(step * (0.5 * step * curvature - gain))
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True, _nrt=False, fastmath={"reassoc", "nsz"})
 def _gap(
     group: IntArray, y: FloatArray, slope: FloatArray, price: FloatArray
 ) -> tuple[float, float]:
     """f(y) less the bound, and the sum of the magnitudes of the slopes."""
     gap, magnitude = 0.0, 0.0
+    several = len(price) > 1
     for i in range(len(y)):
-        t = slope[i] - price[group[i]]
+        t = slope[i] - (price[group[i]] if several else price[0])
         gap += t * (y[i] - (t < 0.0))
         magnitude += abs(slope[i])
     return gap, magnitude

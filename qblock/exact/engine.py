@@ -49,6 +49,9 @@ VISITS_BEFORE_AVERAGE = 300
 EFFORT = 4.0
 """How far a bound is driven, see `bound.lower_bound`."""
 
+ROOT_EFFORT = 0.01
+"""The same at the root: its bound is what a search that is stopped can claim."""
+
 NODES_PER_SLICE = 2000
 """Nodes between two looks at the clock: some tens of milliseconds."""
 
@@ -169,7 +172,7 @@ class Search:
                 return
 
     def _process(self, at: int) -> int:
-        return int(process(self.shifts, self.stack, at, self.pool, self.work, EFFORT))
+        return int(process(self.shifts, self.stack, at, self.pool, self.work, ROOT_EFFORT))
 
     def _members(self, level: int) -> IntArray:
         """Blocks from `level` on that the root has not decided."""
