@@ -28,7 +28,7 @@ from qblock.exact.search import (
     root_stack,
     run_slice,
 )
-from qblock.exact.shifts import average_shift, optimal_shift
+from qblock.exact.shifts import average_shift, optimal_shift, scaled_shift
 from qblock.problem import IntArray, ReducedProblem, States
 
 DESCENTS = 50
@@ -37,8 +37,8 @@ DESCENTS = 50
 MAX_DESCENTS = 1000
 """Descents at most."""
 
-ROOT_ROUNDS = 4
-"""Times at most that the root is bounded again with a shift for what is left of it."""
+ROOT_ROUNDS = 5
+"""Times at most that the root is bounded, each with a shift for what is left of it."""
 
 PATIENCE = 20
 """Nodes of one level that use the shift of an earlier level before it gets its own."""
@@ -161,14 +161,20 @@ class Search:
                 return
 
     def process_root(self) -> None:
-        """Bound the root and fix blocks there, again while a shift for fewer blocks helps."""
-        for _ in range(ROOT_ROUNDS):
+        """Bound the root and fix blocks there, again while a shift for fewer blocks helps.
+
+        The first shift is a cheap one: on easy instances it fixes many blocks, and the optimal
+        one for the others costs as the cube of their number.
+        """
+        self.shifts.d[0] = scaled_shift(self.model.Q, self.model.group_of)
+        for optimal in range(ROOT_ROUNDS):
             size = self.stack.size[0]
-            self._make_first_shift(0)
+            if optimal:
+                self._make_first_shift(0)
             if self._process(0) == CLOSED:
                 self.stack.depth[0] = -1
                 return
-            if self.stack.size[0] > 0.9 * size:
+            if optimal and self.stack.size[0] > 0.9 * size:
                 return
 
     def _process(self, at: int) -> int:
