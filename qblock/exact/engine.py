@@ -21,6 +21,7 @@ from qblock.exact.search import (
     CLOSED,
     DONE,
     WANTS_SHIFT,
+    Policy,
     new_shifts,
     new_work,
     open_bound,
@@ -40,17 +41,18 @@ MAX_DESCENTS = 1000
 ROOT_ROUNDS = 5
 """Times at most that the root is bounded, each with a shift for what is left of it."""
 
-PATIENCE = 20
-"""Nodes of one level that use the shift of an earlier level before it gets its own."""
+PATIENCE = 1000
+"""Nodes of one level that use the shift of an earlier level before it gets its own: a shift for 80
+blocks costs as much as a thousand nodes."""
 
-VISITS_BEFORE_AVERAGE = 300
+VISITS_BEFORE_AVERAGE = 3000
 """Nodes of one level after which its shift is first fitted to the nodes seen there."""
 
-EFFORT = 4.0
-"""How far a bound is driven, see `bound.lower_bound`."""
+POLICY = Policy(effort=4.0, few=100, some=1000)
+"""For the nodes of the search."""
 
 ROOT_EFFORT = 0.01
-"""The same at the root: its bound is what a search that is stopped can claim."""
+"""The root's bound is driven further: it is what a search that is stopped can claim."""
 
 NODES_PER_SLICE = 2000
 """Nodes between two looks at the clock: some tens of milliseconds."""
@@ -178,7 +180,8 @@ class Search:
                 return
 
     def _process(self, at: int) -> int:
-        return int(process(self.shifts, self.stack, at, self.pool, self.work, ROOT_EFFORT))
+        policy = POLICY._replace(effort=ROOT_EFFORT)
+        return int(process(self.shifts, self.stack, at, self.pool, self.work, policy))
 
     def _members(self, level: int) -> IntArray:
         """Blocks from `level` on that the root has not decided."""
@@ -225,7 +228,7 @@ class Search:
 
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
-        end = run_slice(self.shifts, self.stack, self.pool, self.work, EFFORT, max_nodes)
+        end = run_slice(self.shifts, self.stack, self.pool, self.work, POLICY, max_nodes)
         if end == WANTS_SHIFT:
             level = int(self.stack.free[self.stack.depth[0], 1])
             if self.shifts.row[level] == level:

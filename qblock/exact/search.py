@@ -15,12 +15,6 @@ from qblock.exact.leaves import Prefixes, fewer_choices, new_prefixes, offer_com
 from qblock.exact.pool import Pool, highest, tie_width
 from qblock.problem import FloatArray, IntArray, States
 
-FEW = 100
-"""A node with at most this many completions is enumerated without a bound."""
-
-SOME = 1000
-"""A node with at most this many completions is enumerated if its bound does not cut it off."""
-
 UNDECIDED = -1
 
 BRANCH, CLOSED = 0, 1
@@ -85,6 +79,20 @@ class Stack(NamedTuple):
     child: IntArray
     depth: IntArray
     nodes: IntArray
+
+
+class Policy(NamedTuple):
+    """How much work a node is worth.
+
+    Attributes:
+        effort: how far its bound is driven, see `bound.lower_bound`.
+        few: with at most this many completions it is enumerated without a bound.
+        some: with at most this many it is enumerated if its bound does not cut it off.
+    """
+
+    effort: float
+    few: int
+    some: int
 
 
 class Work(NamedTuple):
@@ -265,28 +273,28 @@ def _record_visit(shifts: Shifts, free: IntArray, y: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def process(shifts: Shifts, stack: Stack, at: int, pool: Pool, work: Work, effort: float) -> int:
+def process(shifts: Shifts, stack: Stack, at: int, pool: Pool, work: Work, policy: Policy) -> int:
     """Bound a node, fix what can be fixed, enumerate it if it is small; BRANCH or CLOSED."""
     while True:
         if not _settle_groups(stack, at, work.fate):
             return CLOSED
         free = stack.free[at, : stack.size[at]]
         total = stack.left[at].sum()
-        if total <= 2 or fewer_choices(len(free), total, FEW):
+        if total <= 2 or fewer_choices(len(free), total, policy.few):
             node = _node(stack, at, work.d)
             offer_completions(node, free, stack.state[at], pool, work.prefixes)
             return CLOSED
         _set_shift(shifts, free, work.d)
         node = _node(stack, at, work.d)
         threshold = cut_threshold(pool)
-        bound = lower_bound(node, threshold, effort, work.slopes)
+        bound = lower_bound(node, threshold, policy.effort, work.slopes)
         _record_visit(shifts, free, node.y)
         stack.bound[at] = max(stack.bound[at], bound)
         if bound >= threshold:
             return CLOSED
         if _fix_by_reduced_cost(stack, at, bound, threshold, work):
             continue
-        if fewer_choices(len(free), total, SOME):
+        if fewer_choices(len(free), total, policy.some):
             offer_completions(node, free, stack.state[at], pool, work.prefixes)
             return CLOSED
         return BRANCH
@@ -323,7 +331,7 @@ def _make_child(stack: Stack, at: int) -> None:
 
 @njit(cache=True, nogil=True, _nrt=False)
 def run_slice(
-    shifts: Shifts, stack: Stack, pool: Pool, work: Work, effort: float, max_nodes: int
+    shifts: Shifts, stack: Stack, pool: Pool, work: Work, policy: Policy, max_nodes: int
 ) -> int:  # fmt: skip
     """Continue the search below the rows on the stack, for at most `max_nodes` nodes.
 
@@ -341,7 +349,7 @@ def run_slice(
         _make_child(stack, at)
         stack.child[at] += 1
         stack.nodes[0] += 1
-        if process(shifts, stack, at + 1, pool, work, effort) == BRANCH:
+        if process(shifts, stack, at + 1, pool, work, policy) == BRANCH:
             stack.depth[0] = at + 1
     return MORE
 

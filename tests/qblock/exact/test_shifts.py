@@ -32,7 +32,9 @@ def test_every_shift_leaves_a_convex_form(problem, level):
         )
 
 
-def test_shifts_of_a_long_search_leave_convex_forms():
+def test_shifts_of_a_long_search_leave_convex_forms(monkeypatch):
+    monkeypatch.setattr("qblock.exact.engine.PATIENCE", 20)
+    monkeypatch.setattr("qblock.exact.engine.VISITS_BEFORE_AVERAGE", 300)
     search = Search(
         BlockRemovalProblem(random_instance("lowrank", 32, seed=3), remove=9).reduced, 50
     )
