@@ -36,8 +36,7 @@ g is computed anew for every bound, so that the rounding errors of the steps do 
 
 from typing import NamedTuple
 
-from numba import njit
-
+from qblock.exact.kernel import kernel
 from qblock.problem import FloatArray, IntArray
 
 ROUNDING = 1e-14
@@ -97,11 +96,7 @@ class Slopes(NamedTuple):
     price: FloatArray
 
 
-# The functions called in every step take arrays: reading one out of a tuple costs a (locked)
-# reference count.
-
-
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _set_slopes(
     Q: FloatArray, first: int, c: FloatArray, d: FloatArray, y: FloatArray, slope: FloatArray
 ) -> None:
@@ -116,7 +111,7 @@ def _set_slopes(
                 slope[i] += twice * row[i]
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _restore_budgets(
     Q: FloatArray, first: int, group: IntArray, left: IntArray, d: FloatArray, y: FloatArray,
     slope: FloatArray,
@@ -149,7 +144,7 @@ def _restore_budgets(
             slope[best] -= 2.0 * step * d[best]
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _steepest_pair(
     group: IntArray, y: FloatArray, slope: FloatArray, price: FloatArray
 ) -> tuple[int, int]:
@@ -176,7 +171,7 @@ def _steepest_pair(
     return best_up, best_down
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _pairwise_step(
     Q: FloatArray, first: int, d: FloatArray, i: int, j: int, y: FloatArray, slope: FloatArray
 ) -> float:
@@ -199,7 +194,7 @@ def _pairwise_step(
     return float(step * (0.5 * step * curvature - gain))
 
 
-@njit(cache=True, nogil=True, _nrt=False, fastmath={"reassoc", "nsz"})
+@kernel(fastmath={"reassoc", "nsz"})
 def _gap(
     group: IntArray, y: FloatArray, slope: FloatArray, price: FloatArray
 ) -> tuple[float, float]:
@@ -213,7 +208,7 @@ def _gap(
     return gap, magnitude
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def lower_bound(node: Node, threshold: float, effort: float, slopes: Slopes) -> float:
     """A lower bound on the energy of every completion, from moving y towards the minimum of f.
 

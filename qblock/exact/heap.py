@@ -1,17 +1,16 @@
 """A max-heap of the lowest energies seen, each with a row that says of which state."""
 
-from numba import njit
-
+from qblock.exact.kernel import kernel
 from qblock.problem import FloatArray, IntArray, States
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy(row: States | IntArray, into: States | IntArray) -> None:
     for q in range(len(row)):
         into[q] = row[q]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def keep_lowest(
     energies: FloatArray,
     rows: States | IntArray,

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from qblock.exact.bound import Node
+from qblock.exact.kernel import kernel
 from qblock.exact.pool import Pool, highest, offer, tie_width
 from qblock.problem import FloatArray, IntArray, States
 
@@ -28,7 +28,7 @@ def new_prefixes(n: int) -> Prefixes:
     return Prefixes(np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros((n, n)))
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def fewer_choices(size: int, take: int, limit: int) -> bool:
     """Whether C(size, take) <= limit."""
     count = 1
@@ -39,7 +39,7 @@ def fewer_choices(size: int, take: int, limit: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def offer_completions(
     node: Node, free: IntArray, state: States, pool: Pool, prefixes: Prefixes
 ) -> None:
@@ -94,7 +94,7 @@ def offer_completions(
         state[free[a]] = 0
 
 
-@njit(cache=True, nogil=True, _nrt=False, fastmath={"nnan", "nsz", "reassoc"})
+@kernel(fastmath={"nnan", "nsz", "reassoc"})
 def _lowest_pair(Q: FloatArray, first: int, size: int, linear: FloatArray, row: int) -> float:
     """The least that two of the first `size` blocks add, whatever their groups."""
     lowest = np.inf
@@ -107,7 +107,7 @@ def _lowest_pair(Q: FloatArray, first: int, size: int, linear: FloatArray, row: 
     return lowest
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _offer_singles(
     group: IntArray, left: IntArray, free: IntArray, energy: float, linear: FloatArray,
     state: States, pool: Pool,
@@ -119,7 +119,7 @@ def _offer_singles(
             state[free[a]] = 0
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _offer_pairs(
     Q: FloatArray, first: int, group: IntArray, left: IntArray, free: IntArray, size: int,
     energy: float, linear: FloatArray, state: States, pool: Pool, limit: float,

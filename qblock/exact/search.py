@@ -8,9 +8,9 @@ problem for which a larger shift is valid. The whole state of the search is in a
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from qblock.exact.bound import Model, Node, Slopes, lower_bound
+from qblock.exact.kernel import kernel
 from qblock.exact.leaves import Prefixes, fewer_choices, new_prefixes, offer_completions
 from qblock.exact.pool import Pool, highest, tie_width
 from qblock.problem import FloatArray, IntArray, States
@@ -160,7 +160,7 @@ def new_work(model: Model) -> Work:
     )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def cut_threshold(pool: Pool) -> float:
     """Nodes with a bound of at least this are cut off.
 
@@ -177,7 +177,7 @@ def cut_threshold(pool: Pool) -> float:
     return float(top - width)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _node(stack: Stack, at: int, d: FloatArray) -> Node:
     size = stack.size[at]
     return Node(
@@ -186,7 +186,7 @@ def _node(stack: Stack, at: int, d: FloatArray) -> Node:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _remove(stack: Stack, at: int, a: int) -> None:
     """Decide the a-th free block to be removed; the caller takes it off the free list."""
     Q, first, c = stack.Q[stack.frame[at]], stack.first[at], stack.c[at]
@@ -197,7 +197,7 @@ def _remove(stack: Stack, at: int, a: int) -> None:
     stack.state[at, stack.free[at, a]] = 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _apply_fates(stack: Stack, at: int, fate: IntArray) -> None:
     """Decide the free blocks whose fate is not UNDECIDED, and take them off the free list."""
     free, group, c, y = stack.free[at], stack.group[at], stack.c[at], stack.y[at]
@@ -220,7 +220,7 @@ def _apply_fates(stack: Stack, at: int, fate: IntArray) -> None:
     stack.size[at] = kept
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _settle_groups(stack: Stack, at: int, fate: IntArray) -> bool:
     """Decide the groups of which no or all free blocks go. False if a budget cannot be met."""
     group, left, size = stack.group[at], stack.left[at], stack.size[at]
@@ -241,7 +241,7 @@ def _settle_groups(stack: Stack, at: int, fate: IntArray) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _fix_by_reduced_cost(stack: Stack, at: int, bound: float, threshold: float, work: Work) -> bool:
     """Decide the blocks whose other value would pass the threshold; True if there are any."""
     slopes, fate = work.slopes, work.fate
@@ -257,14 +257,14 @@ def _fix_by_reduced_cost(stack: Stack, at: int, bound: float, threshold: float, 
     return fixed > 0
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _set_shift(shifts: Shifts, free: IntArray, d: FloatArray) -> None:
     row = shifts.row[free[0]]
     for a in range(len(free)):
         d[a] = shifts.d[row, free[a]]
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _record_visit(shifts: Shifts, free: IntArray, y: FloatArray) -> None:
     level = free[0]
     shifts.visits[level] += 1
@@ -272,7 +272,7 @@ def _record_visit(shifts: Shifts, free: IntArray, y: FloatArray) -> None:
         shifts.spread[level, free[a]] += y[a] * (1.0 - y[a])
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def process(shifts: Shifts, stack: Stack, at: int, pool: Pool, work: Work, policy: Policy) -> int:
     """Bound a node, fix what can be fixed, enumerate it if it is small; BRANCH or CLOSED."""
     while True:
@@ -300,7 +300,7 @@ def process(shifts: Shifts, stack: Stack, at: int, pool: Pool, work: Work, polic
         return BRANCH
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _make_child(stack: Stack, at: int) -> None:
     """Copy row `at` to the next row with the first free block decided, removed first."""
     to = at + 1
@@ -329,7 +329,7 @@ def _make_child(stack: Stack, at: int) -> None:
         stack.state[to, stack.free[at, 0]] = 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def run_slice(
     shifts: Shifts, stack: Stack, pool: Pool, work: Work, policy: Policy, max_nodes: int
 ) -> int:  # fmt: skip
@@ -354,7 +354,7 @@ def run_slice(
     return MORE
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def open_bound(stack: Stack) -> float:
     """The lowest bound of what the search has not looked at yet; infinite when it is over."""
     lowest = np.inf
