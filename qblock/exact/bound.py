@@ -11,30 +11,39 @@ supported on C whose sum over each group is zero. Then f is convex on the polyto
     P = {0 <= y_i <= 1, sum of y over the free blocks of group k = left[k]},
 
 as the difference of two points of P is such a z. A convex function lies above its tangents, so
-with g = grad f(y) at *any* y in P and all 0/1 completions x
+with g = grad f(y) at *any* y in P, any price p_k for each group and t_i = g_i - p_k(i), all 0/1
+completions x have
 
-    E(x) >= f(y) + g.(x - y) >= f(y) - g.y + sum_k (sum of the left[k] smallest g_i of group k)
+    E(x) >= f(y) + g.(x - y) = f(y) + t.(x - y) >= f(y) - gap,
+    gap = sum_i (t_i y_i if t_i > 0, else -t_i (1 - y_i))
 
-(sums over C). This is the bound; no convergence is needed for its validity, and y may be
-whatever the parent node left behind, moved back into P. Forcing a block i to 1 whose g_i is not
-among the left[k] smallest replaces the last of these by g_i, forcing one to 0 that is among them
-replaces it by the next: where the bound then passes the threshold, i can be fixed the other way
-(reduced-cost fixing).
+because x and y remove equally many of each group, and x_i is 0 or 1. The right side is the
+bound; no convergence is needed for its validity, and y may be whatever the parent node left
+behind, moved back into P. Where t_i > 0, an x with x_i = 1 lies t_i higher still, and where
+t_i < 0, one with x_i = 0 lies -t_i higher: if that passes the threshold, i can be fixed the
+other way (reduced-cost fixing).
 
-A shift that is valid for C is valid for every subset of C. The arrays `y` and `w = Qy` are kept
-for all blocks; `field` is Q times the blocks decided to be removed, `base` their energy, so that
-f(y) = base + sum_{i in C} y_i (field_i + w_i + d_i (1 - y_i)).
+A shift that is valid for C is valid for every subset of C.
+
+A node is a smaller problem over its m free blocks: their matrix (the corner of a larger array
+that starts at row and column `first`), the linear terms c = 2 Q x of the decided blocks x, and
+`base`, the energy of these. With g_i = c_i + 2 (Qy)_i + d_i (1 - 2 y_i),
+
+    f(y) = base + sum_i y_i (c_i + (Qy)_i + d_i (1 - y_i)) = base + sum_i y_i (g_i + c_i + d_i) / 2.
+
+g is computed anew for every bound, so that the rounding errors of the steps do not add up.
 """
 
 from typing import NamedTuple
 
-import numpy as np
-from numba import njit
-
+from qblock.exact.kernel import kernel
 from qblock.problem import FloatArray, IntArray
 
-ROUNDING = 1e-15
+ROUNDING = 1e-14
 """Taken off every bound, relative to the sum of the magnitudes that it is computed from."""
+
+FAR = 1e300
+"""Above all slopes."""
 
 MAX_STEPS = 400
 """Pairwise steps per bound at most."""
@@ -51,100 +60,28 @@ class Model(NamedTuple):
     budgets: IntArray
 
 
-@njit(cache=True, nogil=True)
-def move(Q: FloatArray, i: int, step: float, first: int, y: FloatArray, w: FloatArray) -> None:
-    """y_i += step, with w = Qy kept for blocks `first` and later (the others are decided)."""
-    y[i] += step
-    for q in range(first, len(w)):
-        w[q] += step * Q[i, q]
+class Node(NamedTuple):
+    """The free blocks of a node.
 
+    Attributes:
+        Q: float64 (n, n); the node's matrix is Q[first:first + m, first:first + m].
+        first: where it starts.
+        group: int64 (m,), the group of each free block.
+        left: int64 (K,), removals still to be made in each group.
+        base: energy of the decided blocks.
+        c: float64 (m,), linear terms from the decided blocks.
+        d: float64 (m,), the shift.
+        y: float64 (m,), the relaxed solution: where the search for it starts, and ends.
+    """
 
-@njit(cache=True, nogil=True)
-def _restore_budgets(
-    model: Model, d: FloatArray, free: IntArray, left: IntArray, y: FloatArray, w: FloatArray
-) -> None:
-    """Move y back into P after blocks were decided, where it is cheapest to first order."""
-    missing = left.astype(np.float64)
-    for i in free:
-        missing[model.group_of[i]] -= y[i]
-    for k in range(len(left)):
-        for _ in range(2 * len(free)):
-            if abs(missing[k]) <= 1e-14:
-                break
-            best, best_slope = -1, np.inf
-            for i in free:
-                if model.group_of[i] != k:
-                    continue
-                slope = 2.0 * w[i] + d[i] * (1.0 - 2.0 * y[i])
-                if missing[k] > 0.0 and y[i] < 1.0 and slope < best_slope:
-                    best, best_slope = i, slope
-                if missing[k] < 0.0 and y[i] > 0.0 and -slope < best_slope:
-                    best, best_slope = i, -slope
-            if best < 0:
-                break
-            before = y[best]
-            target = min(1.0, max(0.0, before + missing[k]))
-            move(model.Q, best, target - before, free[0], y, w)
-            y[best] = target
-            missing[k] -= target - before
-
-
-@njit(cache=True, nogil=True)
-def _smallest(values: FloatArray, count: int) -> None:
-    """Reorder `values` so that the `count` smallest come first, the largest of them last
-    (Hoare's selection; 0 < count <= len)."""
-    low, high = 0, len(values) - 1
-    k = count - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True, nogil=True)
-def _linear_minimum(
-    model: Model,
-    slope: FloatArray,
-    free: IntArray,
-    left: IntArray,
-    scratch: FloatArray,
-    inside: FloatArray,
-    outside: FloatArray,
-) -> float:
-    """Least slope.x over P. `inside[k]` becomes the largest slope taken in group k,
-    `outside[k]` the smallest left out."""
-    total = 0.0
-    for k in range(len(left)):
-        if left[k] == 0:
-            continue
-        size = 0
-        for i in free:
-            if model.group_of[i] == k:
-                scratch[size] = slope[i]
-                size += 1
-        _smallest(scratch[:size], left[k])
-        inside[k] = scratch[left[k] - 1]
-        outside[k] = np.inf
-        for a in range(size):
-            if a < left[k]:
-                total += scratch[a]
-            else:
-                outside[k] = min(outside[k], scratch[a])
-    return total
+    Q: FloatArray
+    first: int
+    group: IntArray
+    left: IntArray
+    base: float
+    c: FloatArray
+    d: FloatArray
+    y: FloatArray
 
 
 class Slopes(NamedTuple):
@@ -152,52 +89,96 @@ class Slopes(NamedTuple):
 
     Attributes:
         slope: float64 (n,), the gradient g on the free blocks.
-        scratch: float64 (n,).
-        inside, outside: float64 (K,), see `_linear_minimum`.
-        up, down: int64 (K,), per group the block to raise and the one to lower next.
+        price: float64 (K,), p.
     """
 
     slope: FloatArray
-    scratch: FloatArray
-    inside: FloatArray
-    outside: FloatArray
-    up: IntArray
-    down: IntArray
+    price: FloatArray
 
 
-@njit(cache=True, nogil=True)
-def _slopes(
-    model: Model, d: FloatArray, free: IntArray, y: FloatArray, w: FloatArray, slopes: Slopes
-) -> tuple[float, int]:
-    """Set the gradient; gives gradient.y and the group whose best pair promises most."""
-    up, down, slope = slopes.up, slopes.down, slopes.slope
-    up[:] = -1
-    down[:] = -1
-    along = 0.0
-    for i in free:
-        g = 2.0 * w[i] + d[i] * (1.0 - 2.0 * y[i])
-        slope[i] = g
-        along += g * y[i]
-        k = model.group_of[i]
-        if y[i] < 1.0 and (up[k] < 0 or g < slope[up[k]]):
-            up[k] = i
-        if y[i] > 0.0 and (down[k] < 0 or g > slope[down[k]]):
-            down[k] = i
-    best, gain = -1, 0.0
-    for k in range(len(up)):
-        if up[k] >= 0 and down[k] >= 0 and slope[down[k]] - slope[up[k]] > gain:
-            best, gain = k, slope[down[k]] - slope[up[k]]
-    return along, best
+@kernel
+def _set_slopes(
+    Q: FloatArray, first: int, c: FloatArray, d: FloatArray, y: FloatArray, slope: FloatArray
+) -> None:
+    """slope = c + 2 Qy + d (1 - 2y)."""
+    for i in range(len(y)):
+        slope[i] = c[i] + d[i] * (1.0 - 2.0 * y[i])
+    for j in range(len(y)):
+        twice = 2.0 * y[j]
+        if twice != 0.0:
+            row = Q[first + j, first:]
+            for i in range(len(y)):
+                slope[i] += twice * row[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
+def _restore_budgets(
+    Q: FloatArray, first: int, group: IntArray, left: IntArray, d: FloatArray, y: FloatArray,
+    slope: FloatArray,
+) -> None:  # fmt: skip
+    """Move y back into P after blocks were decided, where it is cheapest to first order."""
+    for k in range(len(left)):
+        missing = float(left[k])
+        for i in range(len(y)):
+            if group[i] == k:
+                missing -= y[i]
+        for _ in range(2 * len(y)):
+            if abs(missing) <= 1e-14:
+                break
+            best, best_slope = -1, FAR
+            sign = 1.0 if missing > 0.0 else -1.0
+            end = 1.0 if missing > 0.0 else 0.0
+            for i in range(len(y)):
+                cost = sign * slope[i] + (FAR * (group[i] != k) + FAR * (y[i] == end))
+                best = i if cost < best_slope else best
+                best_slope = cost if cost < best_slope else best_slope
+            if best < 0:
+                break
+            target = min(1.0, max(0.0, y[best] + missing))
+            step = target - y[best]
+            y[best] = target
+            missing -= step
+            row = Q[first + best, first:]
+            for q in range(len(y)):
+                slope[q] += 2.0 * step * row[q]
+            slope[best] -= 2.0 * step * d[best]
+
+
+@kernel
+def _steepest_pair(
+    group: IntArray, y: FloatArray, slope: FloatArray, price: FloatArray
+) -> tuple[int, int]:
+    """The blocks (to raise, to lower) of one group with the largest difference of slopes.
+
+    (-1, -1) if no such pair lowers f. The prices become the middle of the two slopes of each
+    group: at the minimum, all blocks between 0 and 1 have that slope.
+    """
+    best_up, best_down, best_gain = -1, -1, 0.0
+    several = len(price) > 1
+    for k in range(len(price)):
+        up, down, least, most = -1, -1, FAR, -FAR
+        for i in range(len(y)):  # without branches, which would be mispredicted
+            other = FAR * (group[i] != k) if several else 0.0
+            above = slope[i] + (other + FAR * (y[i] >= 1.0))
+            below = slope[i] - (other + FAR * (y[i] <= 0.0))
+            up = i if above < least else up
+            least = above if above < least else least
+            down = i if below > most else down
+            most = below if below > most else most
+        price[k] = 0.5 * (least + most)
+        if most - least > best_gain:
+            best_up, best_down, best_gain = up, down, most - least
+    return best_up, best_down
+
+
+@kernel
 def _pairwise_step(
-    model: Model, d: FloatArray, i: int, j: int, gain: float, first: int,
-    y: FloatArray, w: FloatArray,
-) -> float:  # fmt: skip
+    Q: FloatArray, first: int, d: FloatArray, i: int, j: int, y: FloatArray, slope: FloatArray
+) -> float:
     """Raise y_i and lower y_j to the minimum of f along that line; gives the change of f."""
-    Q = model.Q
-    curvature = 2.0 * (Q[i, i] - d[i] + Q[j, j] - d[j] - 2.0 * Q[i, j])
+    up, down = first + i, first + j
+    gain = slope[j] - slope[i]
+    curvature = 2.0 * (Q[up, up] - d[i] + Q[down, down] - d[j] - 2.0 * Q[up, down])
     room = min(1.0 - y[i], y[j])
     step = room
     if curvature > 0.0:
@@ -205,49 +186,52 @@ def _pairwise_step(
     to_top, to_bottom = step >= 1.0 - y[i], step >= y[j]
     y[i] = 1.0 if to_top else y[i] + step
     y[j] = 0.0 if to_bottom else y[j] - step
-    for q in range(first, len(w)):
-        w[q] += step * (Q[i, q] - Q[j, q])
+    raised, lowered = Q[up, first:], Q[down, first:]
+    for q in range(len(y)):
+        slope[q] += 2.0 * step * (raised[q] - lowered[q])
+    slope[i] -= 2.0 * step * d[i]
+    slope[j] += 2.0 * step * d[j]
     return float(step * (0.5 * step * curvature - gain))
 
 
-@njit(cache=True, nogil=True)
-def _magnitude(slope: FloatArray, free: IntArray) -> float:
-    total = 0.0
-    for i in free:
-        total += abs(slope[i])
-    return total
+@kernel(fastmath={"reassoc", "nsz"})
+def _gap(
+    group: IntArray, y: FloatArray, slope: FloatArray, price: FloatArray
+) -> tuple[float, float]:
+    """f(y) less the bound, and the sum of the magnitudes of the slopes."""
+    gap, magnitude = 0.0, 0.0
+    several = len(price) > 1
+    for i in range(len(y)):
+        t = slope[i] - (price[group[i]] if several else price[0])
+        gap += t * (y[i] - (t < 0.0))
+        magnitude += abs(slope[i])
+    return gap, magnitude
 
 
-@njit(cache=True, nogil=True)
-def lower_bound(
-    model: Model, d: FloatArray, free: IntArray, left: IntArray, base: float, field: FloatArray,
-    y: FloatArray, w: FloatArray, threshold: float, effort: float, slopes: Slopes,
-) -> float:  # fmt: skip
+@kernel
+def lower_bound(node: Node, threshold: float, effort: float, slopes: Slopes) -> float:
     """A lower bound on the energy of every completion, from moving y towards the minimum of f.
 
     Stops when the bound passes `threshold`, when the gap f - bound is below `effort` times the
     distance of f from the threshold (the node cannot be cut off), or at the minimum.
     """
-    _restore_budgets(model, d, free, left, y, w)
+    Q, first, group, left, base, c, d, y = node
+    slope, price = slopes
+    _set_slopes(Q, first, c, d, y, slope)
+    _restore_budgets(Q, first, group, left, d, y, slope)
     value = base
-    for i in free:
-        value += y[i] * (field[i] + w[i] + d[i] * (1.0 - y[i]))
+    for i in range(len(y)):
+        value += 0.5 * y[i] * (slope[i] + c[i] + d[i])
     step = 0
     while True:
-        along, k = _slopes(model, d, free, y, w, slopes)
-        last = k < 0 or step == MAX_STEPS
+        i, j = _steepest_pair(group, y, slope, price)
+        last = i < 0 or step == MAX_STEPS
         if last or step % STEPS_PER_TEST == STEPS_PER_TEST - 1:
-            bound = value - along
-            bound += _linear_minimum(
-                model, slopes.slope, free, left, slopes.scratch, slopes.inside, slopes.outside
-            )
-            bound -= ROUNDING * (abs(value) + _magnitude(slopes.slope, free))
-            gap = value - bound
+            gap, magnitude = _gap(group, y, slope, price)
+            bound = value - gap - ROUNDING * (abs(value) + magnitude)
             if last or bound >= threshold or gap < 1e-11 * abs(value):
                 return float(bound)
             if value < threshold and gap < effort * (threshold - value):
                 return float(bound)
-        i, j = slopes.up[k], slopes.down[k]
-        gain = slopes.slope[j] - slopes.slope[i]
-        value += _pairwise_step(model, d, i, j, gain, free[0], y, w)
+        value += _pairwise_step(Q, first, d, i, j, y, slope)
         step += 1

@@ -15,20 +15,21 @@ from qblock.exact.pool import (
     empty_pool,
     fill_by_descent,
     highest,
+    tie_width,
 )
 from qblock.exact.search import (
     CLOSED,
     DONE,
     WANTS_SHIFT,
+    Policy,
     new_shifts,
-    new_slopes,
+    new_work,
     open_bound,
     process,
     root_stack,
     run_slice,
-    tie_width,
 )
-from qblock.exact.shifts import average_shift, optimal_shift
+from qblock.exact.shifts import average_shift, optimal_shift, scaled_shift
 from qblock.problem import IntArray, ReducedProblem, States
 
 DESCENTS = 50
@@ -37,17 +38,21 @@ DESCENTS = 50
 MAX_DESCENTS = 1000
 """Descents at most."""
 
-ROOT_ROUNDS = 4
-"""Times at most that the root is bounded again with a shift for what is left of it."""
+ROOT_ROUNDS = 5
+"""Times at most that the root is bounded, each with a shift for what is left of it."""
 
-PATIENCE = 20
-"""Nodes of one level that use the shift of an earlier level before it gets its own."""
+PATIENCE = 1000
+"""Nodes of one level that use the shift of an earlier level before it gets its own: a shift for 80
+blocks costs as much as a thousand nodes."""
 
-VISITS_BEFORE_AVERAGE = 300
+VISITS_BEFORE_AVERAGE = 3000
 """Nodes of one level after which its shift is first fitted to the nodes seen there."""
 
-EFFORT = 0.5
-"""How far a bound is driven, see `bound.lower_bound`."""
+POLICY = Policy(effort=4.0, few=100, some=1000)
+"""For the nodes of the search."""
+
+ROOT_EFFORT = 0.01
+"""The root's bound is driven further: it is what a search that is stopped can claim."""
 
 NODES_PER_SLICE = 2000
 """Nodes between two looks at the clock: some tens of milliseconds."""
@@ -143,7 +148,7 @@ class Search:
         self.num_feasible = problem.num_feasible
         self.pool = empty_pool(min(k, self.num_feasible), n, _rounding(problem))
         self.stack = root_stack(self.model)
-        self.slopes = new_slopes(self.model)
+        self.work = new_work(self.model)
         self.shifts = new_shifts(self.model, PATIENCE)
 
     def seed_pool(self, seed: int, stop: Callable[[], bool]) -> None:
@@ -158,18 +163,25 @@ class Search:
                 return
 
     def process_root(self) -> None:
-        """Bound the root and fix blocks there, again while a shift for fewer blocks helps."""
-        for _ in range(ROOT_ROUNDS):
+        """Bound the root and fix blocks there, again while a shift for fewer blocks helps.
+
+        The first shift is a cheap one: on easy instances it fixes many blocks, and the optimal
+        one for the others costs as the cube of their number.
+        """
+        self.shifts.d[0] = scaled_shift(self.model.Q, self.model.group_of)
+        for optimal in range(ROOT_ROUNDS):
             size = self.stack.size[0]
-            self._make_first_shift(0)
+            if optimal:
+                self._make_first_shift(0)
             if self._process(0) == CLOSED:
                 self.stack.depth[0] = -1
                 return
-            if self.stack.size[0] > 0.9 * size:
+            if optimal and self.stack.size[0] > 0.9 * size:
                 return
 
     def _process(self, at: int) -> int:
-        return int(process(self.model, self.shifts, self.stack, at, self.pool, self.slopes, EFFORT))
+        policy = POLICY._replace(effort=ROOT_EFFORT)
+        return int(process(self.shifts, self.stack, at, self.pool, self.work, policy))
 
     def _members(self, level: int) -> IntArray:
         """Blocks from `level` on that the root has not decided."""
@@ -183,24 +195,24 @@ class Search:
         values.
         """
         model, stack, shifts = self.model, self.stack, self.shifts
-        survivors, members = self._members(0), self._members(level)
-        earlier = survivors[survivors < level]
-        y = stack.y[0]
-        linear = 2 * (stack.field[0, members] + model.Q[np.ix_(members, earlier)] @ y[earlier])
+        survivors = self._members(0)
+        later = survivors >= level
+        members, earlier = survivors[later], survivors[~later]
+        c, y = stack.c[0, : len(survivors)], stack.y[0, : len(survivors)]
+        linear = c[later] + 2 * model.Q[np.ix_(members, earlier)] @ y[~later]
         group_of = model.group_of[members]
         before = shifts.d[shifts.row[level], members]
         shift = optimal_shift(
             model.Q[np.ix_(members, members)] + np.diag(linear),
             group_of,
-            np.bincount(group_of, weights=y[members], minlength=len(model.budgets)).astype(
+            np.bincount(group_of, weights=y[later], minlength=len(model.budgets)).astype(
                 np.float64
             ),
             start=before + linear if before.any() else None,
         )
         shifts.d[level] = 0.0
         shifts.d[level, members] = shift - linear  # linear terms need no curvature
-        later = np.arange(level, len(self.order))
-        shifts.row[later] = np.maximum(shifts.row[later], level)
+        shifts.row[level:] = np.maximum(shifts.row[level:], level)
         shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE
 
     def _average_shift(self, level: int) -> None:
@@ -216,9 +228,7 @@ class Search:
 
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
-        end = run_slice(
-            self.model, self.shifts, self.stack, self.pool, self.slopes, EFFORT, max_nodes
-        )
+        end = run_slice(self.shifts, self.stack, self.pool, self.work, POLICY, max_nodes)
         if end == WANTS_SHIFT:
             level = int(self.stack.free[self.stack.depth[0], 1])
             if self.shifts.row[level] == level:

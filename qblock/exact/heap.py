@@ -1,11 +1,16 @@
 """A max-heap of the lowest energies seen, each with a row that says of which state."""
 
-from numba import njit
-
+from qblock.exact.kernel import kernel
 from qblock.problem import FloatArray, IntArray, States
 
 
-@njit(cache=True, nogil=True)
+@kernel
+def _copy(row: States | IntArray, into: States | IntArray) -> None:
+    for q in range(len(row)):
+        into[q] = row[q]
+
+
+@kernel
 def keep_lowest(
     energies: FloatArray,
     rows: States | IntArray,
@@ -31,7 +36,7 @@ def keep_lowest(
         used += 1
         while at > 0 and energies[(at - 1) // 2] < energy:
             energies[at] = energies[(at - 1) // 2]
-            rows[at] = rows[(at - 1) // 2]
+            _copy(rows[(at - 1) // 2], rows[at])
             at = (at - 1) // 2
     else:
         at = 0
@@ -42,8 +47,8 @@ def keep_lowest(
             if child >= k or energies[child] <= energy:
                 break
             energies[at] = energies[child]
-            rows[at] = rows[child]
+            _copy(rows[child], rows[at])
             at = child
     energies[at] = energy
-    rows[at] = row
+    _copy(row, rows[at])
     return used

@@ -9,8 +9,12 @@ import numpy as np
 from numba import njit
 
 from qblock.exact.heap import keep_lowest
+from qblock.exact.kernel import kernel
 from qblock.moves import apply_swap, local_field, random_state, swap_change
 from qblock.problem import FloatArray, IntArray, States
+
+TOLERANCE = 1e-9
+"""Relative to the k-th energy: energies closer than this are not told apart."""
 
 
 class Pool(NamedTuple):
@@ -42,13 +46,20 @@ def empty_pool(k: int, n: int, width: float) -> Pool:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def highest(pool: Pool) -> float:
     """The k-th lowest energy, infinite while there are fewer than k states."""
     return float(pool.energies[0]) if pool.used[0] == len(pool.energies) else np.inf
 
 
-@njit(cache=True, nogil=True)
+@kernel
+def tie_width(pool: Pool) -> float:
+    """Energies that differ by no more than this count as equal."""
+    top = highest(pool)
+    return float(pool.width[0] + (TOLERANCE * abs(top) if np.isfinite(top) else 0.0))
+
+
+@kernel
 def _same(a: States, b: States) -> bool:
     for i in range(len(a)):  # noqa: SIM110  (numba compiles no generators)
         if a[i] != b[i]:
@@ -56,7 +67,7 @@ def _same(a: States, b: States) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _holds(pool: Pool, energy: float, state: States) -> bool:
     for at in range(pool.used[0]):
         close = abs(pool.energies[at] - energy) <= pool.width[0]
@@ -65,7 +76,7 @@ def _holds(pool: Pool, energy: float, state: States) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def offer(pool: Pool, energy: float, state: States) -> None:
     """Keep the state if it is among the k lowest; remember the energy of what is lost."""
     top = highest(pool)
@@ -88,7 +99,7 @@ MEMBERS_PER_CALL = 4
 """Pool members expanded between two looks at the clock; each costs up to n^2 k / 4 steps."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _energy(field: FloatArray, state: States) -> float:
     total = 0.0
     for i in range(len(state)):

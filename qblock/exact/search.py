@@ -8,14 +8,14 @@ problem for which a larger shift is valid. The whole state of the search is in a
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from qblock.exact.bound import Model, Slopes, lower_bound, move
-from qblock.exact.pool import Pool, highest, offer
+from qblock.exact.bound import Model, Node, Slopes, lower_bound
+from qblock.exact.kernel import kernel
+from qblock.exact.leaves import Prefixes, fewer_choices, new_prefixes, offer_completions
+from qblock.exact.pool import Pool, highest, tie_width
 from qblock.problem import FloatArray, IntArray, States
 
-TOLERANCE = 1e-9
-"""Relative to the k-th energy: energies closer than this are not told apart."""
+UNDECIDED = -1
 
 BRANCH, CLOSED = 0, 1
 """What becomes of a node: it has two children, or nothing more is to be found below it."""
@@ -45,14 +45,19 @@ class Shifts(NamedTuple):
 class Stack(NamedTuple):
     """The open path of the search; every array has one row for each depth.
 
+    A child without its first block is the corner of its parent's matrix, so a node refers to the
+    row of `Q` where its matrix begins; one that loses other blocks gets a matrix of its own.
+
     Attributes:
-        free: int64 (D, n), the undecided blocks ascending, in the first `size` places.
+        free, group: int64 (D, n), the undecided blocks ascending, in the first `size` places,
+            and their groups.
+        c, y: float64 (D, n), their linear terms and relaxed solution, see `bound.Node`.
+        Q: float64 (D, n, n), matrices of free blocks.
+        frame, first: int64 (D,), the node's matrix is Q[frame, first:first + size, ...].
         size: int64 (D,).
         left: int64 (D, K), removals still to be made in each group.
         state: int8 (D, n), 1 = decided to be removed.
         base: float64 (D,), energy of the decided blocks.
-        field: float64 (D, n), Q @ state.
-        y, w: float64 (D, n), relaxed solution and Q @ y.
         bound: float64 (D,), no completion has a lower energy.
         child: int64 (D,), the next child to look at: 0, 1, or 2 when both are done.
         depth: int64 (1,), the last row in use, -1 when the search is over.
@@ -60,17 +65,50 @@ class Stack(NamedTuple):
     """
 
     free: IntArray
+    group: IntArray
+    c: FloatArray
+    y: FloatArray
+    Q: FloatArray
+    frame: IntArray
+    first: IntArray
     size: IntArray
     left: IntArray
     state: States
     base: FloatArray
-    field: FloatArray
-    y: FloatArray
-    w: FloatArray
     bound: FloatArray
     child: IntArray
     depth: IntArray
     nodes: IntArray
+
+
+class Policy(NamedTuple):
+    """How much work a node is worth.
+
+    Attributes:
+        effort: how far its bound is driven, see `bound.lower_bound`.
+        few: with at most this many completions it is enumerated without a bound.
+        some: with at most this many it is enumerated if its bound does not cut it off.
+    """
+
+    effort: float
+    few: int
+    some: int
+
+
+class Work(NamedTuple):
+    """Work space of one search.
+
+    Attributes:
+        slopes: of the bounds.
+        prefixes: of the enumerations.
+        d: float64 (n,), the shift of the node at hand.
+        fate: int64 (n,), what becomes of its free blocks: 0, 1 or UNDECIDED.
+    """
+
+    slopes: Slopes
+    prefixes: Prefixes
+    d: FloatArray
+    fate: IntArray
 
 
 def root_stack(model: Model) -> Stack:
@@ -79,23 +117,27 @@ def root_stack(model: Model) -> Stack:
     depths = n + 1
     stack = Stack(
         free=np.zeros((depths, n), dtype=np.int64),
+        group=np.zeros((depths, n), dtype=np.int64),
+        c=np.zeros((depths, n)),
+        y=np.zeros((depths, n)),
+        Q=np.empty((depths, n, n)),  # most of it is never touched
+        frame=np.zeros(depths, dtype=np.int64),
+        first=np.zeros(depths, dtype=np.int64),
         size=np.zeros(depths, dtype=np.int64),
         left=np.zeros((depths, groups), dtype=np.int64),
         state=np.zeros((depths, n), dtype=np.int8),
         base=np.zeros(depths),
-        field=np.zeros((depths, n)),
-        y=np.zeros((depths, n)),
-        w=np.zeros((depths, n)),
         bound=np.full(depths, -np.inf),
         child=np.zeros(depths, dtype=np.int64),
         depth=np.zeros(1, dtype=np.int64),
         nodes=np.zeros(1, dtype=np.int64),
     )
     stack.free[0] = np.arange(n)
+    stack.group[0] = model.group_of
+    stack.Q[0] = model.Q
     stack.size[0] = n
     stack.left[0] = model.budgets
     stack.y[0] = (model.budgets / np.bincount(model.group_of))[model.group_of]
-    stack.w[0] = model.Q @ stack.y[0]
     return stack
 
 
@@ -108,22 +150,17 @@ def new_shifts(model: Model, patience: int) -> Shifts:
     )  # fmt: skip
 
 
-def new_slopes(model: Model) -> Slopes:
+def new_work(model: Model) -> Work:
     n, groups = len(model.Q), len(model.budgets)
-    return Slopes(
-        np.zeros(n), np.zeros(n), np.zeros(groups), np.zeros(groups),
-        np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64),
-    )  # fmt: skip
+    return Work(
+        Slopes(np.zeros(n), np.zeros(groups)),
+        new_prefixes(n),
+        np.zeros(n),
+        np.zeros(n, dtype=np.int64),
+    )
 
 
-@njit(cache=True, nogil=True)
-def tie_width(pool: Pool) -> float:
-    """Energies that differ by no more than this count as equal."""
-    top = highest(pool)
-    return float(pool.width[0] + (TOLERANCE * abs(top) if np.isfinite(top) else 0.0))
-
-
-@njit(cache=True, nogil=True)
+@kernel
 def cut_threshold(pool: Pool) -> float:
     """Nodes with a bound of at least this are cut off.
 
@@ -140,170 +177,161 @@ def cut_threshold(pool: Pool) -> float:
     return float(top - width)
 
 
-@njit(cache=True, nogil=True)
-def _decide(model: Model, stack: Stack, at: int, i: int, value: int, first: int) -> None:
-    """Decide block i; the caller takes it off the free list."""
-    Q = model.Q
-    if stack.y[at, i] != value:
-        move(Q, i, value - stack.y[at, i], first, stack.y[at], stack.w[at])
-        stack.y[at, i] = value
-    if value == 1:
-        stack.base[at] += Q[i, i] + 2.0 * stack.field[at, i]
-        for q in range(first, len(Q)):
-            stack.field[at, q] += Q[i, q]
-        stack.left[at, model.group_of[i]] -= 1
-        stack.state[at, i] = 1
+@kernel
+def _node(stack: Stack, at: int, d: FloatArray) -> Node:
+    size = stack.size[at]
+    return Node(
+        stack.Q[stack.frame[at]], stack.first[at], stack.group[at, :size], stack.left[at],
+        stack.base[at], stack.c[at, :size], d[:size], stack.y[at, :size],
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _settle_groups(model: Model, stack: Stack, at: int) -> bool:
-    """Decide the groups of which no or all free blocks go. False if a budget cannot be met."""
-    groups = len(model.budgets)
-    sizes = np.zeros(groups, dtype=np.int64)
-    for a in range(stack.size[at]):
-        sizes[model.group_of[stack.free[at, a]]] += 1
-    wanted = stack.left[at].copy()
-    choice = False
-    for k in range(groups):
-        if wanted[k] < 0 or wanted[k] > sizes[k]:
-            return False
-        choice = choice or (sizes[k] > 0 and (wanted[k] == 0 or wanted[k] == sizes[k]))
-    if not choice:
-        return True
+@kernel
+def _remove(stack: Stack, at: int, a: int) -> None:
+    """Decide the a-th free block to be removed; the caller takes it off the free list."""
+    Q, first, c = stack.Q[stack.frame[at]], stack.first[at], stack.c[at]
+    stack.base[at] += Q[first + a, first + a] + c[a]
+    for q in range(stack.size[at]):
+        c[q] += 2.0 * Q[first + a, first + q]
+    stack.left[at, stack.group[at, a]] -= 1
+    stack.state[at, stack.free[at, a]] = 1
+
+
+@kernel
+def _apply_fates(stack: Stack, at: int, fate: IntArray) -> None:
+    """Decide the free blocks whose fate is not UNDECIDED, and take them off the free list."""
+    free, group, c, y = stack.free[at], stack.group[at], stack.c[at], stack.y[at]
+    size = stack.size[at]
+    for a in range(size):
+        if fate[a] == 1:
+            _remove(stack, at, a)
     kept = 0
-    first = stack.free[at, 0]
-    for a in range(stack.size[at]):
-        i = stack.free[at, a]
-        k = model.group_of[i]
-        if wanted[k] == 0:
-            _decide(model, stack, at, i, 0, first)
-        elif wanted[k] == sizes[k]:
-            _decide(model, stack, at, i, 1, first)
-        else:
-            stack.free[at, kept] = i
+    for a in range(size):
+        if fate[a] == UNDECIDED:
+            free[kept], group[kept], c[kept], y[kept] = free[a], group[a], c[a], y[a]
+            fate[kept] = a  # from here on, where the kept ones were
             kept += 1
+    old, new, first = stack.Q[stack.frame[at]], stack.Q[at], stack.first[at]
+    for a in range(kept):
+        for b in range(kept):
+            new[a, b] = old[first + fate[a], first + fate[b]]
+    stack.frame[at] = at
+    stack.first[at] = 0
     stack.size[at] = kept
+
+
+@kernel
+def _settle_groups(stack: Stack, at: int, fate: IntArray) -> bool:
+    """Decide the groups of which no or all free blocks go. False if a budget cannot be met."""
+    group, left, size = stack.group[at], stack.left[at], stack.size[at]
+    settled = 0
+    for k in range(len(left)):
+        members = 0
+        for a in range(size):
+            members += group[a] == k
+        if left[k] < 0 or left[k] > members:
+            return False
+        choice = 0 < left[k] < members
+        for a in range(size):
+            if group[a] == k:
+                fate[a] = UNDECIDED if choice else (1 if left[k] > 0 else 0)
+        settled += 0 if choice else members
+    if settled > 0:
+        _apply_fates(stack, at, fate)
     return True
 
 
-@njit(cache=True, nogil=True)
-def _offer_pairs(model: Model, stack: Stack, at: int, pool: Pool) -> None:
-    """Offer all completions of a node with two removals left."""
-    Q, group_of = model.Q, model.group_of
-    field, left, state = stack.field[at], stack.left[at], stack.state[at]
+@kernel
+def _fix_by_reduced_cost(stack: Stack, at: int, bound: float, threshold: float, work: Work) -> bool:
+    """Decide the blocks whose other value would pass the threshold; True if there are any."""
+    slopes, fate = work.slopes, work.fate
+    fixed = 0
     for a in range(stack.size[at]):
-        i = stack.free[at, a]
-        own = stack.base[at] + Q[i, i] + 2.0 * field[i]
-        for b in range(a):
-            j = stack.free[at, b]
-            if left[group_of[i]] != (2 if group_of[i] == group_of[j] else 1):
-                continue
-            energy = own + Q[j, j] + 2.0 * field[j] + 2.0 * Q[i, j]
-            if energy <= highest(pool) + tie_width(pool):
-                state[i], state[j] = 1, 1
-                offer(pool, energy, state)
-                state[i], state[j] = 0, 0
+        t = slopes.slope[a] - slopes.price[stack.group[at, a]]
+        fate[a] = UNDECIDED
+        if bound + abs(t) >= threshold:
+            fate[a] = 0 if t > 0.0 else 1
+        fixed += fate[a] != UNDECIDED
+    if fixed > 0:
+        _apply_fates(stack, at, fate)
+    return fixed > 0
 
 
-@njit(cache=True, nogil=True)
-def _offer_singles(model: Model, stack: Stack, at: int, pool: Pool) -> None:
-    """Offer all completions of a node with one removal left."""
-    state = stack.state[at]
-    for a in range(stack.size[at]):
-        i = stack.free[at, a]
-        if stack.left[at, model.group_of[i]] == 1:
-            state[i] = 1
-            offer(pool, stack.base[at] + model.Q[i, i] + 2.0 * stack.field[at, i], state)
-            state[i] = 0
+@kernel
+def _set_shift(shifts: Shifts, free: IntArray, d: FloatArray) -> None:
+    row = shifts.row[free[0]]
+    for a in range(len(free)):
+        d[a] = shifts.d[row, free[a]]
 
 
-@njit(cache=True, nogil=True)
-def _fix_by_reduced_cost(
-    model: Model, stack: Stack, at: int, bound: float, threshold: float, slopes: Slopes
-) -> int:
-    """Decide the blocks whose other value would pass the threshold; gives how many."""
-    first = stack.free[at, 0]
-    kept = 0
-    size = stack.size[at]
-    for a in range(size):
-        i = stack.free[at, a]
-        k, g = model.group_of[i], slopes.slope[i]
-        if g > slopes.inside[k] and bound + g - slopes.inside[k] >= threshold:
-            _decide(model, stack, at, i, 0, first)
-        elif g < slopes.outside[k] and bound + slopes.outside[k] - g >= threshold:
-            _decide(model, stack, at, i, 1, first)
-        else:
-            stack.free[at, kept] = i
-            kept += 1
-    stack.size[at] = kept
-    return int(size - kept)
-
-
-@njit(cache=True, nogil=True)
+@kernel
 def _record_visit(shifts: Shifts, free: IntArray, y: FloatArray) -> None:
     level = free[0]
     shifts.visits[level] += 1
-    for i in free:
-        shifts.spread[level, i] += y[i] * (1.0 - y[i])
+    for a in range(len(free)):
+        shifts.spread[level, free[a]] += y[a] * (1.0 - y[a])
 
 
-@njit(cache=True, nogil=True)
-def process(
-    model: Model, shifts: Shifts, stack: Stack, at: int, pool: Pool, slopes: Slopes, effort: float
-) -> int:
+@kernel
+def process(shifts: Shifts, stack: Stack, at: int, pool: Pool, work: Work, policy: Policy) -> int:
     """Bound a node, fix what can be fixed, enumerate it if it is small; BRANCH or CLOSED."""
     while True:
-        if not _settle_groups(model, stack, at):
+        if not _settle_groups(stack, at, work.fate):
             return CLOSED
-        total = stack.left[at].sum()
-        if stack.size[at] == 0:
-            offer(pool, stack.base[at], stack.state[at])
-            return CLOSED
-        if total == 1:
-            _offer_singles(model, stack, at, pool)
-            return CLOSED
-        if total == 2:
-            _offer_pairs(model, stack, at, pool)
-            return CLOSED
-        threshold = cut_threshold(pool)
         free = stack.free[at, : stack.size[at]]
-        bound = lower_bound(
-            model, shifts.d[shifts.row[free[0]]], free, stack.left[at], stack.base[at],
-            stack.field[at], stack.y[at], stack.w[at], threshold, effort, slopes,
-        )  # fmt: skip
-        _record_visit(shifts, free, stack.y[at])
+        total = stack.left[at].sum()
+        if total <= 2 or fewer_choices(len(free), total, policy.few):
+            node = _node(stack, at, work.d)
+            offer_completions(node, free, stack.state[at], pool, work.prefixes)
+            return CLOSED
+        _set_shift(shifts, free, work.d)
+        node = _node(stack, at, work.d)
+        threshold = cut_threshold(pool)
+        bound = lower_bound(node, threshold, policy.effort, work.slopes)
+        _record_visit(shifts, free, node.y)
         stack.bound[at] = max(stack.bound[at], bound)
         if bound >= threshold:
             return CLOSED
-        if _fix_by_reduced_cost(model, stack, at, bound, threshold, slopes) == 0:
-            return BRANCH
+        if _fix_by_reduced_cost(stack, at, bound, threshold, work):
+            continue
+        if fewer_choices(len(free), total, policy.some):
+            offer_completions(node, free, stack.state[at], pool, work.prefixes)
+            return CLOSED
+        return BRANCH
 
 
-@njit(cache=True, nogil=True)
-def _make_child(model: Model, stack: Stack, at: int) -> None:
+@kernel
+def _make_child(stack: Stack, at: int) -> None:
     """Copy row `at` to the next row with the first free block decided, removed first."""
     to = at + 1
-    value = 1 - stack.child[at]
     size = stack.size[at]
-    first = stack.free[at, 0]
-    stack.free[to, : size - 1] = stack.free[at, 1:size]
+    for a in range(1, size):
+        stack.free[to, a - 1] = stack.free[at, a]
+        stack.group[to, a - 1] = stack.group[at, a]
+        stack.c[to, a - 1] = stack.c[at, a]
+        stack.y[to, a - 1] = stack.y[at, a]
+    stack.frame[to] = stack.frame[at]
+    stack.first[to] = stack.first[at] + 1
     stack.size[to] = size - 1
-    stack.left[to] = stack.left[at]
-    stack.state[to] = stack.state[at]
+    for k in range(stack.left.shape[1]):
+        stack.left[to, k] = stack.left[at, k]
+    for i in range(stack.state.shape[1]):
+        stack.state[to, i] = stack.state[at, i]
     stack.base[to] = stack.base[at]
     stack.bound[to] = stack.bound[at]
     stack.child[to] = 0
-    for q in range(first, len(model.Q)):
-        stack.field[to, q] = stack.field[at, q]
-        stack.y[to, q] = stack.y[at, q]
-        stack.w[to, q] = stack.w[at, q]
-    _decide(model, stack, to, first, value, first)
+    if stack.child[at] == 0:
+        Q, first = stack.Q[stack.frame[at]], stack.first[at]
+        stack.base[to] += Q[first, first] + stack.c[at, 0]
+        for q in range(size - 1):
+            stack.c[to, q] += 2.0 * Q[first, first + 1 + q]
+        stack.left[to, stack.group[at, 0]] -= 1
+        stack.state[to, stack.free[at, 0]] = 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def run_slice(
-    model: Model, shifts: Shifts, stack: Stack, pool: Pool, slopes: Slopes,
-    effort: float, max_nodes: int,
+    shifts: Shifts, stack: Stack, pool: Pool, work: Work, policy: Policy, max_nodes: int
 ) -> int:  # fmt: skip
     """Continue the search below the rows on the stack, for at most `max_nodes` nodes.
 
@@ -318,15 +346,15 @@ def run_slice(
         level = stack.free[at, 1]
         if shifts.visits[level] >= shifts.due[level]:
             return WANTS_SHIFT
-        _make_child(model, stack, at)
+        _make_child(stack, at)
         stack.child[at] += 1
         stack.nodes[0] += 1
-        if process(model, shifts, stack, at + 1, pool, slopes, effort) == BRANCH:
+        if process(shifts, stack, at + 1, pool, work, policy) == BRANCH:
             stack.depth[0] = at + 1
     return MORE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def open_bound(stack: Stack) -> float:
     """The lowest bound of what the search has not looked at yet; infinite when it is over."""
     lowest = np.inf

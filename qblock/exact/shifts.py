@@ -36,6 +36,20 @@ LEAST_WEIGHT = 1e-2
 """Weight of a block that no relaxed solution leaves between 0 and 1."""
 
 
+def scaled_shift(Q: FloatArray, group_of: IntArray) -> FloatArray:
+    """The largest shift (n,) in proportion to the diagonal: two eigenvalue problems in all.
+
+    Where the diagonal is small it counts as a thousandth of the typical one, so that Q scaled by
+    it on both sides exists.
+    """
+    typical = _typical(Q)
+    coupled = Q + 4 * COUPLING / len(Q) * typical * (group_of[:, None] == group_of)
+    size = np.maximum(np.abs(np.diag(Q)), 1e-3 * typical)
+    root = np.sqrt(size)
+    least = np.linalg.eigvalsh(coupled / root / root[:, None])[0]
+    return largest_uniform_step(coupled, least * size)
+
+
 def optimal_shift(
     Q: FloatArray, group_of: IntArray, left: FloatArray, start: FloatArray | None = None
 ) -> FloatArray:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support import all_states, problems
 
 from qblock.exact import prove
+from qblock.exact.search import Policy
 from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
@@ -26,6 +27,17 @@ def assert_certificate_is_true(problem, found, truth, certificate):
     for state, energy in zip(truth.states, truth.energies, strict=True):
         if energy < certificate.complete_below - rounding:
             assert state.tobytes() in listed
+
+
+@pytest.fixture(scope="module", params=["eager to branch", "as shipped"], autouse=True)
+def _policy(request):
+    """Small problems never branch as shipped: they are enumerated at the root."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "eager to branch":
+            patch.setattr("qblock.exact.engine.POLICY", Policy(effort=0.5, few=0, some=0))
+            patch.setattr("qblock.exact.engine.PATIENCE", 2)
+            patch.setattr("qblock.exact.engine.VISITS_BEFORE_AVERAGE", 3)
+        yield
 
 
 @given(problems(max_blocks=11), st.sampled_from([1, 2, 5, 20, 100, 5000]), st.integers(0, 3))

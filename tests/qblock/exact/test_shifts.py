@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from support import problems
 
 from qblock.exact.engine import Search
+from qblock.exact.shifts import scaled_shift
 from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
@@ -31,7 +32,9 @@ def test_every_shift_leaves_a_convex_form(problem, level):
         )
 
 
-def test_shifts_of_a_long_search_leave_convex_forms():
+def test_shifts_of_a_long_search_leave_convex_forms(monkeypatch):
+    monkeypatch.setattr("qblock.exact.engine.PATIENCE", 20)
+    monkeypatch.setattr("qblock.exact.engine.VISITS_BEFORE_AVERAGE", 300)
     search = Search(
         BlockRemovalProblem(random_instance("lowrank", 32, seed=3), remove=9).reduced, 50
     )
@@ -59,3 +62,12 @@ def test_blocks_fixed_at_the_root_do_not_bend_the_bound():
         pass
     assert search.certificate().proved
     assert search.certificate().ties_at_kth
+
+
+@given(problems(max_blocks=10, undecided=True))
+@settings(max_examples=200, deadline=None)
+def test_the_cheap_shift_leaves_a_convex_form(problem):
+    search = Search(problem.reduced, 3)
+    search.shifts.d[0] = scaled_shift(search.model.Q, search.model.group_of)
+    if len(search.order) > 1:
+        assert least_curvature(search, 0) >= -1e-9 * np.abs(search.model.Q).max()
