@@ -22,7 +22,7 @@ from qblock.llm.blocks import ResidualStack
 from qblock.llm.text import Tokens
 from qblock.problem import FloatArray, IntArray, States
 
-VOCABULARY_TILE = 2048
+VOCABULARY_TILE = 512
 """Columns of the logits held at a time: a tile that stays in a processor's cache."""
 
 Report = Callable[[float], None]
