@@ -13,6 +13,7 @@ import torch
 
 from qblock.errors import ParameterError, ProblemError
 from qblock.llm.blocks import ResidualStack
+from qblock.llm.load import input_device
 from qblock.llm.losses import removal_losses
 from qblock.llm.text import Tokens
 from qblock.problem import BlockRemovalProblem, FloatArray, States
@@ -196,7 +197,7 @@ def _layer_scores(
 
 def _streams(stack: ResidualStack, tokens: Tokens, removed: list[int]) -> list[torch.Tensor]:
     """The residual stream before each layer and after the last, each (tokens, D), no padding."""
-    device = stack.model.device
+    device = input_device(stack.model)
     ids = torch.from_numpy(tokens.ids).to(device)
     with torch.inference_mode(), stack.skipping(removed), stack.capturing() as streams:
         stack.model(input_ids=ids, use_cache=False)

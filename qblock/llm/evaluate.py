@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qblock.errors import MeasurementError, ModelError, TextError
-from qblock.llm.load import LoadedModel
+from qblock.llm.load import LoadedModel, input_device
 from qblock.llm.losses import Report, silent, token_losses
 from qblock.problem import FloatArray, IntArray
 
@@ -77,7 +77,7 @@ def strided_losses(
     losses: list[FloatArray] = []
     done = 1  # tokens scored, with the first, which nothing predicts
     start = 0
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     while done < len(ids):
         end = min(start + context, len(ids))
         window = torch.from_numpy(ids[None, start:end]).to(device)
@@ -144,7 +144,7 @@ def evaluate(
 
 def generation_speed(model: Any, prompt: IntArray, new_tokens: int) -> float:
     """Tokens per second of greedy generation with a cache, the prompt's own time included."""
-    ids = torch.from_numpy(prompt[None]).to(model.get_input_embeddings().weight.device)
+    ids = torch.from_numpy(prompt[None]).to(input_device(model))
     started = time.perf_counter()
     with torch.inference_mode():
         model.generate(

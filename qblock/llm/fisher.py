@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from qblock.llm.blocks import ResidualStack
+from qblock.llm.load import input_device
 from qblock.llm.losses import Report, silent, token_losses
 from qblock.llm.text import Tokens
 from qblock.problem import FloatArray, Sensitivity
@@ -19,9 +20,10 @@ from qblock.problem import FloatArray, Sensitivity
 def measure(stack: ResidualStack, tokens: Tokens, report: Report = silent) -> FloatArray:
     """Gradients d(mean token loss of row s) / d alpha_i at alpha = 1, float64 (b, N)."""
     model = stack.model
-    ids = torch.from_numpy(tokens.ids).to(model.device)
-    mask = torch.from_numpy(tokens.mask[:, 1:]).to(model.device)
-    alpha = torch.ones(len(ids), len(stack), device=model.device, requires_grad=True)
+    device = input_device(model)
+    ids = torch.from_numpy(tokens.ids).to(device)
+    mask = torch.from_numpy(tokens.mask[:, 1:]).to(device)
+    alpha = torch.ones(len(ids), len(stack), device=device, requires_grad=True)
     with torch.enable_grad(), stack.couplings(alpha):
         logits = model(input_ids=ids, use_cache=False).logits
         losses = token_losses(logits, ids, mask)

@@ -105,6 +105,14 @@ def smollm2_gguf() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
 
 
+def input_device(model: Any) -> torch.device:
+    """Where token ids must be for the model, also when its weights are offloaded."""
+    embeddings = model.get_input_embeddings()
+    hook = getattr(embeddings, "_hf_hook", None)  # of accelerate, which fetches the weights
+    device = getattr(hook, "execution_device", None)
+    return embeddings.weight.device if device is None else torch.empty(0, device=device).device
+
+
 def _device_map(device: str) -> Any:
     if device == "auto":
         return "auto" if torch.accelerator.is_available() else {"": torch.device("cpu")}

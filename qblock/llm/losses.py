@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from qblock.errors import MeasurementError
 from qblock.llm.blocks import ResidualStack
+from qblock.llm.load import input_device
 from qblock.llm.text import Tokens
 from qblock.problem import FloatArray, IntArray, States
 
-VOCABULARY_TILE = 2048
+VOCABULARY_TILE = 512
 """Columns of the logits held at a time: a tile that stays in a processor's cache."""
 
 Report = Callable[[float], None]
@@ -78,8 +79,9 @@ class Replay:
 
     def __init__(self, stack: ResidualStack, tokens: Tokens) -> None:
         self.stack = stack
-        self.ids = torch.from_numpy(tokens.ids).to(stack.model.device)
-        self.mask = torch.from_numpy(tokens.mask[:, 1:]).to(stack.model.device)
+        device = input_device(stack.model)
+        self.ids = torch.from_numpy(tokens.ids).to(device)
+        self.mask = torch.from_numpy(tokens.mask[:, 1:]).to(device)
         self.inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         with torch.inference_mode(), ExitStack() as hooks:
             self._run_intact(hooks)

@@ -21,7 +21,7 @@ from torch import Tensor
 from qblock.errors import ModelError
 from qblock.llm.blocks import residual_stack
 from qblock.llm.delete import delete_layers, layers_of_blocks
-from qblock.llm.load import LoadedModel
+from qblock.llm.load import LoadedModel, input_device
 
 RECIPE = "mergekit.yaml"
 CARD = "README.md"
@@ -196,7 +196,7 @@ def _probe(model: Any) -> Tensor:
     size = model.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, size, (1, PROBE_TOKENS), generator=generator)
-    return ids.to(model.get_input_embeddings().weight.device)
+    return ids.to(input_device(model))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tiny_models import save_tiny, tiny_model
 
 from qblock.errors import MeasurementError, ModelError, TextError
 from qblock.llm import evaluate as module
-from qblock.llm.evaluate import evaluate, strided_losses
+from qblock.llm.evaluate import evaluate, harness_scores, strided_losses
 from qblock.llm.load import load_model
 
 IDS = np.random.default_rng(5).integers(0, 256, 41)
@@ -73,6 +73,46 @@ def test_the_harness_is_asked_for_when_it_is_missing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match="pip install lm-eval"):
         module.require_harness()
+
+
+HARNESS_TASK = """\
+task: colours
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: [" red", " blue"]
+doc_to_target: label
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.mark.slow
+def test_the_harness_scores_a_task_of_the_users_own(tmp_path: Path):
+    pytest.importorskip("lm_eval")
+    data, task = tmp_path / "data.json", tmp_path / "colours.yaml"
+    questions = ["The sky is", "Blood is", "The sea is"]
+    data.write_text(json.dumps([{"question": q, "label": i % 2} for i, q in enumerate(questions)]))
+    task.write_text(HARNESS_TASK.format(data=data))
+    loaded = load_model(save_tiny(tmp_path / "tiny"))
+    scores = harness_scores(loaded, [str(task)])
+
+    def log_likelihood(text: str, choice: str) -> float:
+        ids = torch.tensor([loaded.tokenizer(text + choice)["input_ids"]])
+        logs = torch.log_softmax(loaded.model(input_ids=ids).logits[0, :-1].double(), -1)
+        each = logs.gather(1, ids[0, 1:, None])[:, 0]
+        return float(each[-len(choice) :].sum())  # a token is a byte here
+
+    right = [
+        (log_likelihood(text, " blue") > log_likelihood(text, " red")) == (number % 2)
+        for number, text in enumerate(questions)
+    ]
+    assert scores["colours"]["acc,none"] == pytest.approx(np.mean(right))
+    with pytest.raises(ModelError, match="no-such-task"):
+        harness_scores(loaded, ["no-such-task"])
 
 
 def qblock(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,11 @@ from llm_support import plain_losses, ragged_tokens
 from tiny_models import tiny_model
 
 from qblock.errors import MeasurementError
+from qblock.llm.baselines import choose
 from qblock.llm.blocks import residual_stack
+from qblock.llm.calibrate import calibrate
 from qblock.llm.losses import Replay, removal_losses
+from qblock.problem import BlockRemovalProblem, Sensitivity
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,25 @@ def test_progress_reaches_one():
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma2", False)])
 def test_logits_are_held_whole_only_where_something_follows_the_output_embedding(name, fused):
     assert Replay(residual_stack(tiny_model(name)), ragged_tokens()).fused == fused
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_weights_that_are_fetched_when_they_are_needed_give_the_same(where, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    tokens, states = ragged_tokens(), np.eye(5, dtype=np.int8)
+    stack = residual_stack(tiny_model())
+    expected = removal_losses(stack, states, tokens), calibrate(stack, tokens).H
+    model, device = tiny_model(), torch.device("cpu")
+    if where == "cpu":
+        accelerate.cpu_offload(model, execution_device=device)
+    else:
+        accelerate.disk_offload(model, tmp_path, execution_device=device)
+    assert model.lm_head.weight.device.type == "meta"
+    offloaded = residual_stack(model)
+    found = removal_losses(offloaded, states, tokens), calibrate(offloaded, tokens).H
+    for ours, whole in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-5)
+    problem = BlockRemovalProblem(Sensitivity(H=np.eye(5)), remove=2)
+    for name in ("block-influence", "greedy-loss"):
+        state = choose(name, offloaded, problem, tokens)
+        np.testing.assert_array_equal(state, choose(name, stack, problem, tokens))
