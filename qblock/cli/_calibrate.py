@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,6 +10,10 @@ from qblock.cli import _common as common
 from qblock.cli import _model, _text
 from qblock.errors import ProblemError
 from qblock.files import save_sensitivity
+from qblock.shards import Shard
+
+if TYPE_CHECKING:
+    from qblock.llm.text import Tokens
 
 
 def calibrate(
@@ -40,6 +44,12 @@ def calibrate(
             "--checkpointing", help="fisher: compute each layer again going back; saves memory."
         ),
     ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard", metavar="I/N", help="Only the I-th of N parts of the rows; see qblock merge."
+        ),
+    ] = "1/1",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted calibration.")
     ] = False,
@@ -54,6 +64,8 @@ def calibrate(
     The last fifth of the text (every fifth document of a dataset) is left for validation.
     """
     check_output(output, force)
+    part = Shard.parse(shard)
+    rows = part.rows(samples)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     from qblock.llm.blocks import residual_stack
     from qblock.llm.calibrate import calibrate as run
@@ -61,7 +73,8 @@ def calibrate(
 
     stack = residual_stack(loaded.model, granularity, architecture=architecture)
     source = _text.read(loaded, text, samples, seq_len).calibration
-    tokens = source.rows(samples, seq_len)
+    every = source.rows(samples, seq_len)
+    tokens = every[rows]
     layers = checkpointed(stack.layers) if checkpointing else nullcontext()
     partial = output.with_suffix(".partial.npz")
     try:
@@ -79,6 +92,7 @@ def calibrate(
                     "revision": loaded.revision,
                     "text": source.source,
                     "granularity": granularity,
+                    **({} if part.count == 1 else shard_facts(part, every)),
                 },
                 report=report,
             )
@@ -94,6 +108,17 @@ def calibrate(
         f"{sensitivity.provenance['seconds']} s, effective rank {sensitivity.effective_rank:.1f}"
         + ("" if half is None else f", split-half Spearman {half:.3f}")
     )
+
+
+def shard_facts(part: Shard, every: "Tokens") -> dict[str, Any]:
+    """What `qblock.shards.merge` has to know of a shard of the rows `every`."""
+    return {
+        "shard": part.index,
+        "of": part.count,
+        "first_row": part.rows(len(every)).start,
+        "all_rows": len(every),
+        "all_tokens_sha256": every.sha256,
+    }
 
 
 def check_output(output: Path, force: bool) -> None:

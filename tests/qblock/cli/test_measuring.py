@@ -79,10 +79,32 @@ def test_calibrate_keeps_finished_batches_and_resumes(folder, tmp_path, monkeypa
     )
 
 
+@pytest.mark.parametrize("curvature", ["fisher", "gauss-newton", "ablation"])
+def test_shards_merge_to_the_whole(folder, tmp_path, curvature):
+    whole, parts = tmp_path / "whole.npz", [tmp_path / f"{i}.npz" for i in (1, 2, 3)]
+    calibrate(folder, whole, "--curvature", curvature)
+    for index, part in enumerate(parts, 1):
+        calibrate(folder, part, "--curvature", curvature, "--shard", f"{index}/3")
+    run("merge", *reversed(parts), "-o", tmp_path / "merged.npz")
+    expected, merged = load_sensitivity(whole), load_sensitivity(tmp_path / "merged.npz")
+    assert np.abs(merged.H - expected.H).max() <= 1e-6 * np.abs(expected.H).max()
+    for array in ("g", "A"):
+        if getattr(expected, array) is not None:
+            np.testing.assert_allclose(
+                getattr(merged, array), getattr(expected, array), rtol=1e-4, atol=1e-6
+            )
+    assert merged.provenance["tokens_sha256"] == expected.provenance["tokens_sha256"]
+    with pytest.raises(ProblemError, match="missing: 2 of 3"):
+        run("merge", parts[0], parts[2], "-o", tmp_path / "merged.npz", "--force")
+    with pytest.raises(ProblemError, match="--force"):
+        run("merge", *parts, "-o", whole)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--samples", 4000), "too short"),
+        (("--shard", "5/5"), "cannot be cut"),
         (("--text", "builtin:nothing"), "built-in"),
         (("-o", "h.txt"), "npz"),
         (("-o", "no/such/folder/h.npz"), "does not exist"),
