@@ -1,6 +1,7 @@
 """Smaller models on disk, loaded by plain transformers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,8 +137,8 @@ def test_a_model_is_replaced_only_by_force_and_other_things_never(tmp_path: Path
 
 
 def test_too_little_space_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    usage = module.shutil.disk_usage(tmp_path)._replace(free=1000)  # a full disk cannot be had
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)  # a full disk cannot be had
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ModelError, match="free in"):
         prune(loaded(), ["1"], tmp_path / "small")
     assert not list(tmp_path.iterdir())
@@ -153,7 +154,7 @@ def test_a_model_that_fails_verification_leaves_nothing(tmp_path: Path):
         'adds = { attention = "post_attention_layernorm", mlp = "post_feedforward_layernorm" }\n'
         "per_layer = []\n"
     )
-    with pytest.raises(ModelError, match="pruned model"):
+    with pytest.raises(ModelError, match="written model"):
         prune(broken, ["2"], tmp_path / "small", architecture=stack_file)
     assert list(tmp_path.iterdir()) == [stack_file]
 
@@ -164,7 +165,7 @@ def test_an_interrupt_keeps_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_verify", interrupted)
+    monkeypatch.setattr(module, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prune(loaded(), ["1", "2"], tmp_path / "small", force=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "small"]
