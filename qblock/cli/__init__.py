@@ -17,6 +17,7 @@ from qblock.cli import (
     _demo,
     _evaluate,
     _fetch,
+    _heal,
     _instances,
     _merge,
     _prune,
@@ -59,6 +60,7 @@ app.command("validate", rich_help_panel=MODELS)(_validate.validate)
 app.command("select", rich_help_panel=MODELS)(_select.select)
 app.command("baselines", rich_help_panel=MODELS)(_baselines.baselines)
 app.command("prune", rich_help_panel=MODELS)(_prune.prune)
+app.command("heal", rich_help_panel=MODELS)(_heal.heal)
 app.command("evaluate", rich_help_panel=MODELS)(_evaluate.evaluate)
 
 

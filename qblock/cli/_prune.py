@@ -47,8 +47,9 @@ def prune(
     """
     removed, reason = choose(problem, remove, state, blocks, keep, drop, linear)
     from qblock.llm import prune as llm
+    from qblock.llm.write import check_target
 
-    llm.check_target(out, force)
+    check_target(out, force)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     pruned = llm.prune(loaded, removed, out, reason=reason, force=force, architecture=architecture)
     if as_json:

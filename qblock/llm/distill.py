@@ -117,7 +117,7 @@ def summed_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float
     return result
 
 
-class _SummedKL(torch.autograd.Function):
+class _SummedKL(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
     """Finds the gradient T (p_student - p_teacher) with the value, tile by tile.
 
     So that beside the two models' logits nothing of their size is held: the gradient takes the

@@ -17,12 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from qblock.backend import versions
 from qblock.errors import MeasurementError, ModelError, ParameterError
-from qblock.llm.blocks import ResidualStack, residual_stack
+from qblock.llm.blocks import residual_stack
+from qblock.llm.calibrate import checkpointed
 from qblock.llm.checkpoints import Checkpoints, Evaluation, Progress
 from qblock.llm.distill import Distillation, kept_layers
 from qblock.llm.load import LoadedModel
@@ -184,9 +186,7 @@ def heal(
     dtypes = {name: tensor.dtype for name, tensor in _tensors(pruned.model)}
     if not recipe.lora:
         pruned.model.float()  # steps are too small to be seen in 16 bits
-    accelerator = Accelerator(
-        mixed_precision=recipe.mixed_precision, cpu=pruned.model.device.type == "cpu"
-    )
+    accelerator = _accelerator(recipe, on_cpu=pruned.model.device.type == "cpu")
     run = _Run(original, pruned, recipe, accelerator, architecture)
     facts = {
         "original": original.source,
@@ -198,7 +198,9 @@ def heal(
     }
     checkpoints = Checkpoints(out.with_name(f"{out.name}.partial"), facts, resume)
     started = time.perf_counter()
-    progress = run.train(train, heldout, checkpoints, report, watch)
+    layers = checkpointed(run.stack.layers) if recipe.checkpointing else nullcontext()
+    with layers:
+        progress = run.train(train, heldout, checkpoints, report, watch)
     best = progress.best
     if best.step == 0:
         checkpoints.delete()
@@ -227,6 +229,20 @@ def heal(
     return healed
 
 
+def own_device() -> str:
+    """The device of this process, as `accelerate` would choose it."""
+    return str(PartialState().device)
+
+
+def _accelerator(recipe: Recipe, *, on_cpu: bool) -> Accelerator:
+    options = {"mixed_precision": recipe.mixed_precision, "cpu": on_cpu}
+    try:
+        return Accelerator(**options)
+    except ValueError:  # a run before this one in the same process had another precision
+        AcceleratorState._reset_state()
+        return Accelerator(**options)
+
+
 class _Run:
     """The two models and the optimizer, prepared for the devices there are."""
 
@@ -253,8 +269,6 @@ class _Run:
         if not recipe.lora:
             for parameter in self.model.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
-        if recipe.checkpointing:
-            pruned.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
@@ -311,8 +325,6 @@ class _Run:
         model = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
         if self.recipe.lora:
             model = model.merge_and_unload()
-        if self.recipe.checkpointing:
-            model.gradient_checkpointing_disable()
         return model.eval().requires_grad_(False)
 
     def _gradients(self, train: Tokens, rows: IntArray) -> float:
@@ -430,8 +442,8 @@ def model_card(healed: HealedModel, recipe: Recipe, text: str, history: str = ""
             f"{healed.tokens:,} tokens of {text or 'a text'}, {len(healed.losses)} steps; the "
             f"weights are those after step {best.step}, the best on held-out rows.",
             "",
-            f"Held-out loss: {first.loss:.4f} before, {best.loss:.4f} after; cross entropy, nats per "
-            f"token: {first.cross_entropy:.4f} before, {best.cross_entropy:.4f} after.",
+            f"Held-out loss: {first.loss:.4f} before, {best.loss:.4f} after; cross entropy, nats "
+            f"per token: {first.cross_entropy:.4f} before, {best.cross_entropy:.4f} after.",
             "",
             f"Loss: KL divergence from the original's predictions at temperature "
             f"{recipe.temperature:g}{hidden}. AdamW, highest learning rate "

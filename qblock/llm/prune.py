@@ -85,7 +85,9 @@ def prune(
     after = loaded.model.num_parameters()
     with appearing(out) as folder:
         save(loaded, folder)
-        disagreement = verify(folder, loaded.model, ids, expected, "the original without these blocks")
+        disagreement = verify(
+            folder, loaded.model, ids, expected, "the original without these blocks"
+        )
         pruned = PrunedModel(out, loaded.source, layers, count, after, before, disagreement)
         (folder / RECIPE).write_text(mergekit_recipe(pruned, loaded.model.dtype), encoding="utf-8")
         (folder / CARD).write_text(model_card(pruned, reason), encoding="utf-8")
