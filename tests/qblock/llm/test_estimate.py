@@ -87,5 +87,5 @@ def test_less_is_needed_with_checkpoints_and_more_with_more_rows(tmp_path: Path)
 
 
 def test_unknown_models_are_told(tmp_path: Path):
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(ModelError, match=r"no config\.json"):
         estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8)
