@@ -65,6 +65,8 @@ def calibrate(
     revision: _model.RevisionOption = None,
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
+    max_memory: _model.MaxMemoryOption = "",
+    offload: _model.OffloadOption = None,
     architecture: _model.ArchitectureOption = None,
 ) -> None:
     """Measure how a model's loss reacts to each block and pair of blocks.
@@ -90,7 +92,14 @@ def calibrate(
         )
         common.console.print(estimated(found))
         return
-    loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    loaded = _model.load(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        max_memory=max_memory,
+        offload=offload,
+    )
     from qblock.llm.blocks import residual_stack
     from qblock.llm.calibrate import calibrate as run
     from qblock.llm.calibrate import checkpointed

@@ -13,11 +13,16 @@ from pathlib import Path
 import torch
 
 from qblock.llm.blocks import residual_stack
-from qblock.llm.delete import delete_layers, layers_of_blocks
+from qblock.llm.delete import delete_layers, removal_of, silence
 from qblock.llm.load import LoadedModel
 from qblock.llm.write import CARD, appearing, check_space, check_target, probe, save, verify
 
 RECIPE = "mergekit.yaml"
+SILENCED = (
+    "A configuration of this architecture cannot say that a layer lacks a part, so the part's "
+    "output weights are zero instead: the model computes what it would without the part, but is "
+    "neither smaller nor faster for it."
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class PrunedModel:
         path: its directory.
         source: what it was made from.
         removed: numbers of the original's layers that are gone, ascending.
+        silenced: parts of other layers that add nothing, such as "3.mlp"; their weights are there
+            still, those that their output is linear in being zero.
         layers: number of layers of the original.
         parameters, parameters_before: numbers of weights, tied ones once.
         disagreement: largest difference of logits between the written model and the original
@@ -41,6 +48,7 @@ class PrunedModel:
     parameters: int
     parameters_before: int
     disagreement: float
+    silenced: tuple[str, ...] = ()
 
 
 def prune(
@@ -59,7 +67,7 @@ def prune(
 
     Args:
         loaded: the original, in the dtype that is to be written.
-        removed: names of whole layers.
+        removed: names of layers, such as "3", or of parts of layers, such as "3.mlp".
         out: the directory to make.
         reason: why these blocks; sentences for the model card.
         force: replace a model that is there already.
@@ -74,22 +82,41 @@ def prune(
     out = Path(out)
     check_target(out, force)
     stack = residual_stack(loaded.model, architecture=architecture)
-    layers = layers_of_blocks(stack, removed)
+    removal = removal_of(stack, removed)
+    parts = residual_stack(loaded.model, "sublayer", architecture=architecture)
+    gone = [
+        index
+        for index, name in enumerate(parts.names)
+        if parts.layer_of[index] in removal.layers or name in removal.part_names
+    ]
     before = loaded.model.num_parameters()
     count = len(stack)
     check_space(out, loaded.model)
     ids = probe(loaded.model)
-    with torch.inference_mode(), stack.skipping(layers):
+    with torch.inference_mode(), parts.skipping(gone):
         expected = loaded.model(input_ids=ids, use_cache=False).logits.cpu()
-    delete_layers(stack, layers)
+    silence(stack, removal.parts)
+    if removal.layers:
+        delete_layers(stack, removal.layers)
     after = loaded.model.num_parameters()
     with appearing(out) as folder:
         save(loaded, folder)
         disagreement = verify(
             folder, loaded.model, ids, expected, "the original without these blocks"
         )
-        pruned = PrunedModel(out, loaded.source, layers, count, after, before, disagreement)
-        (folder / RECIPE).write_text(mergekit_recipe(pruned, loaded.model.dtype), encoding="utf-8")
+        pruned = PrunedModel(
+            path=out,
+            source=loaded.source,
+            removed=removal.layers,
+            layers=count,
+            parameters=after,
+            parameters_before=before,
+            disagreement=disagreement,
+            silenced=removal.part_names,
+        )
+        if not pruned.silenced:
+            recipe = mergekit_recipe(pruned, loaded.model.dtype)
+            (folder / RECIPE).write_text(recipe, encoding="utf-8")
         (folder / CARD).write_text(model_card(pruned, reason), encoding="utf-8")
     return pruned
 
@@ -119,7 +146,7 @@ def model_card(pruned: PrunedModel, reason: str) -> str:
     is_hub_id = not pruned.source.endswith(".gguf") and "/" in pruned.source
     base = [f"base_model: {pruned.source}", "base_model_relation: finetune"] if is_hub_id else []
     share = 1 - pruned.parameters / pruned.parameters_before
-    numbers = ", ".join(map(str, pruned.removed))
+    recipe = f" `{RECIPE}` describes the same removal for mergekit."
     return "\n".join(
         [
             "---",
@@ -128,21 +155,36 @@ def model_card(pruned: PrunedModel, reason: str) -> str:
             "pipeline_tag: text-generation",
             "tags: [qblock, pruned]",
             "---",
-            f"# {pruned.source} without {len(pruned.removed)} of its {pruned.layers} layers",
+            f"# {pruned.source} without {_title(pruned)}",
             "",
-            f"Removed layers, counted from 0 in the original: **{numbers}**.",
-            "",
+            *_removed_lines(pruned),
             reason,
             "",
             f"Parameters: {pruned.parameters:,} of {pruned.parameters_before:,}, {share:.1%} less. "
             "The other weights are unchanged; the model was not trained after the removal.",
             "",
             "The written files were loaded by plain transformers and give the logits of the "
-            f"original without these layers up to {pruned.disagreement:.1g} of the largest logit. "
-            f"`{RECIPE}` describes the same removal for mergekit.",
+            "original without these blocks up to "
+            f"{pruned.disagreement:.1g} of the largest logit.{'' if pruned.silenced else recipe}",
             "",
         ]
     )
+
+
+def _title(pruned: PrunedModel) -> str:
+    layers = f"{len(pruned.removed)} of its {pruned.layers} layers"
+    parts = f"{len(pruned.silenced)} parts of layers"
+    return " and ".join([layers] * bool(pruned.removed) + [parts] * bool(pruned.silenced))
+
+
+def _removed_lines(pruned: PrunedModel) -> list[str]:
+    lines = []
+    if pruned.removed:
+        numbers = ", ".join(map(str, pruned.removed))
+        lines += [f"Removed layers, counted from 0 in the original: **{numbers}**.", ""]
+    if pruned.silenced:
+        lines += [f"Parts that add nothing: **{', '.join(pruned.silenced)}**. {SILENCED}", ""]
+    return lines
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

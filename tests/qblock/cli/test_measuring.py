@@ -100,10 +100,39 @@ def test_shards_merge_to_the_whole(folder, tmp_path, curvature):
         run("merge", *parts, "-o", whole)
 
 
+def test_weights_on_the_disk_give_the_same(folder, tmp_path, monkeypatch):
+    """Half the model stays on the disk, and layers are read when they are needed."""
+    seen = []
+    plain = fisher.measure
+
+    def spy(stack, *arguments):
+        seen.extend(stack.model.hf_device_map.values())
+        return plain(stack, *arguments)
+
+    monkeypatch.setattr(fisher, "measure", spy)
+    spread = ("--max-memory", "cpu=110KB", "--offload", tmp_path / "offload")
+    calibrate(folder, tmp_path / "h.npz", *spread)
+    assert set(seen) == {"cpu", "disk"}
+    spread, plain = load_sensitivity(tmp_path / "h.npz"), load_sensitivity(folder / "h.npz")
+    np.testing.assert_allclose(spread.A, plain.A, rtol=1e-5, atol=1e-8)
+
+
+def test_parts_of_layers_go_the_same_way(folder, tmp_path):
+    calibrate(folder, tmp_path / "h.npz", "--granularity", "sublayer")
+    options = ("--remove", "attention=2,mlp=1", "-o", tmp_path / "small", "--json")
+    found = json.loads(run("prune", folder / "model", tmp_path / "h.npz", *options))
+    kinds = [name.partition(".")[2] for name in found["silenced"]]
+    assert len(kinds) + 2 * len(found["removed"]) == 3
+    assert kinds.count("attention") + len(found["removed"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--samples", 4000), "too short"),
+        (("--max-memory", "gpu=1"), "expected such as"),
+        (("--max-memory", "cpu=1"), "no size"),
+        (("--max-memory", "cpu=1GB", "--device", "cpu"), "to spread it"),
         (("--shard", "5/5"), "cannot be cut"),
         (("--text", "builtin:nothing"), "built-in"),
         (("-o", "h.txt"), "npz"),

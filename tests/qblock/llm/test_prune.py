@@ -72,6 +72,44 @@ def test_a_fresh_process_without_qblock_runs_the_pruned_models(tmp_path: Path):
         assert answer["layers"] == layers
 
 
+def test_parts_of_layers_are_silenced_and_layers_without_parts_deleted(tmp_path: Path):
+    for name in CONFIGS:
+        original = loaded(name)
+        stack = residual_stack(original.model, "sublayer")
+        parts = [block for block in stack.names if block.startswith(("1.", "3."))]
+        first = next(block for block in stack.names if block.startswith("2."))
+        gone = [stack.names.index(block) for block in (first, *parts)]
+        before = original.model.num_parameters()
+        with torch.inference_mode(), stack.skipping(gone):
+            expected = original.model(input_ids=tiny_ids(), use_cache=False).logits
+        pruned = prune(original, [first, *parts], tmp_path / name)
+        single = len(stack) == len(stack.layers)  # each layer is one part
+        assert pruned.removed == ((1, 2, 3) if single else (1, 3)), name
+        assert pruned.silenced == (() if single else (first,)), name
+        assert pruned.parameters < before
+        small = load_model(pruned.path).model
+        with torch.inference_mode():
+            logits = small(input_ids=tiny_ids(), use_cache=False).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4, msg=name)
+        card = (pruned.path / "README.md").read_text()
+        assert ("neither smaller nor faster" in card) == (not single)
+
+
+def test_a_part_alone_changes_no_size_and_says_so(tmp_path: Path):
+    pruned = prune(loaded(), ["2.mlp"], tmp_path / "same")
+    assert pruned.removed == ()
+    assert pruned.parameters == pruned.parameters_before
+    assert "**2.mlp**" in (tmp_path / "same" / "README.md").read_text()
+    assert not (tmp_path / "same" / "mergekit.yaml").exists()
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '[[architecture]]\nmodel_types = ["llama"]\nlayers = "model.layers"\n'
+        'adds = { attention = "self_attn", mlp = "mlp" }\n'
+    )
+    with pytest.raises(ModelError, match="has no `outputs`"):
+        prune(loaded(), ["2.mlp"], tmp_path / "other", architecture=mine)
+
+
 def test_what_is_written_and_reported(tmp_path: Path):
     pruned = prune(loaded("llama-tied"), ["3", "1"], tmp_path / "small", reason="Because of G.")
     assert pruned.removed == (1, 3)
@@ -111,7 +149,7 @@ def test_the_dtype_of_the_file_is_kept(tmp_path: Path):
         ([], "0 of 5 layers"),
         (["0", "1", "2", "3", "4"], "5 of 5 layers"),
         (["5"], "'5' is no layer"),
-        (["1.mlp"], "can be measured but not deleted"),
+        (["1.norm"], "nor a part of one"),
     ],
 )
 def test_removals_that_leave_no_model_are_refused(tmp_path: Path, removed: list[str], message: str):
