@@ -17,7 +17,9 @@ from qblock.cli import (
     _demo,
     _evaluate,
     _fetch,
+    _heal,
     _instances,
+    _merge,
     _prune,
     _reduce,
     _report,
@@ -53,10 +55,12 @@ app.command("compare", rich_help_panel=STUDIES)(_compare.compare)
 app.add_typer(_study.app, name="study", rich_help_panel=STUDIES)
 app.command("report", rich_help_panel=STUDIES)(_report.report)
 app.command("calibrate", rich_help_panel=MODELS)(_calibrate.calibrate)
+app.command("merge", rich_help_panel=MODELS)(_merge.merge)
 app.command("validate", rich_help_panel=MODELS)(_validate.validate)
 app.command("select", rich_help_panel=MODELS)(_select.select)
 app.command("baselines", rich_help_panel=MODELS)(_baselines.baselines)
 app.command("prune", rich_help_panel=MODELS)(_prune.prune)
+app.command("heal", rich_help_panel=MODELS)(_heal.heal)
 app.command("evaluate", rich_help_panel=MODELS)(_evaluate.evaluate)
 
 

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,6 +10,11 @@ from qblock.cli import _common as common
 from qblock.cli import _model, _text
 from qblock.errors import ProblemError
 from qblock.files import save_sensitivity
+from qblock.shards import Shard
+
+if TYPE_CHECKING:
+    from qblock.llm.estimate import Estimate
+    from qblock.llm.text import Tokens
 
 
 def calibrate(
@@ -40,6 +45,19 @@ def calibrate(
             "--checkpointing", help="fisher: compute each layer again going back; saves memory."
         ),
     ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard", metavar="I/N", help="Only the I-th of N parts of the rows; see qblock merge."
+        ),
+    ] = "1/1",
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="Only tell the device memory this would take; no weights are downloaded.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted calibration.")
     ] = False,
@@ -47,6 +65,8 @@ def calibrate(
     revision: _model.RevisionOption = None,
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
+    max_memory: _model.MaxMemoryOption = "",
+    offload: _model.OffloadOption = None,
     architecture: _model.ArchitectureOption = None,
 ) -> None:
     """Measure how a model's loss reacts to each block and pair of blocks.
@@ -54,14 +74,40 @@ def calibrate(
     The last fifth of the text (every fifth document of a dataset) is left for validation.
     """
     check_output(output, force)
-    loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    part = Shard.parse(shard)
+    rows = part.rows(samples)
+    if estimate:
+        from qblock.llm.estimate import estimate as measure
+
+        found = measure(
+            model,
+            curvature=curvature,
+            batch_size=min(batch_size, rows.stop - rows.start),
+            seq_len=seq_len,
+            dtype=dtype,
+            checkpointing=checkpointing,
+            granularity=granularity,
+            revision=revision,
+            architecture=architecture,
+        )
+        common.console.print(estimated(found))
+        return
+    loaded = _model.load(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        max_memory=max_memory,
+        offload=offload,
+    )
     from qblock.llm.blocks import residual_stack
     from qblock.llm.calibrate import calibrate as run
     from qblock.llm.calibrate import checkpointed
 
     stack = residual_stack(loaded.model, granularity, architecture=architecture)
     source = _text.read(loaded, text, samples, seq_len).calibration
-    tokens = source.rows(samples, seq_len)
+    every = source.rows(samples, seq_len)
+    tokens = every[rows]
     layers = checkpointed(stack.layers) if checkpointing else nullcontext()
     partial = output.with_suffix(".partial.npz")
     try:
@@ -79,6 +125,7 @@ def calibrate(
                     "revision": loaded.revision,
                     "text": source.source,
                     "granularity": granularity,
+                    **({} if part.count == 1 else shard_facts(part, every)),
                 },
                 report=report,
             )
@@ -94,6 +141,31 @@ def calibrate(
         f"{sensitivity.provenance['seconds']} s, effective rank {sensitivity.effective_rank:.1f}"
         + ("" if half is None else f", split-half Spearman {half:.3f}")
     )
+
+
+def estimated(found: "Estimate") -> str:
+    """An estimate in words."""
+    groups = ", ".join(f"{count} {group}" for group, count in found.groups.items())
+    weights, fp8, working = (
+        f"{size / 1e9:.1f} GB" for size in (found.weights, found.weights_fp8, found.working)
+    )
+    return (
+        f"{found.parameters:,} parameters in blocks: {groups}\n"
+        f"weights {weights} (with the layers' matrices in FP8, kept frozen: {fp8})\n"
+        f"beside them about {working}\n"
+        f"together about {(found.weights + found.working) / 1e9:.1f} GB"
+    )
+
+
+def shard_facts(part: Shard, every: "Tokens") -> dict[str, Any]:
+    """What `qblock.shards.merge` has to know of a shard of the rows `every`."""
+    return {
+        "shard": part.index,
+        "of": part.count,
+        "first_row": part.rows(len(every)).start,
+        "all_rows": len(every),
+        "all_tokens_sha256": every.sha256,
+    }
 
 
 def check_output(output: Path, force: bool) -> None:

@@ -103,8 +103,9 @@ def prune_model(gguf: Path, out: Path) -> None:
     from qblock.llm.calibrate import calibrate
     from qblock.llm.evaluate import evaluate
     from qblock.llm.load import load_model
-    from qblock.llm.prune import check_target, prune
+    from qblock.llm.prune import prune
     from qblock.llm.select import lowest, measure, select
+    from qblock.llm.write import check_target
     from qblock.spectrum import Spectrum
 
     check_target(out, force=True)

@@ -1,9 +1,12 @@
 """Options that the commands on language models share, and loading the model they name."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from qblock.errors import ParameterError
 
 if TYPE_CHECKING:
     from qblock.llm.load import LoadedModel
@@ -28,6 +31,20 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="cpu, cuda, cuda:1 ..., or auto: all accelerators there are."),
 ]
+MaxMemoryOption = Annotated[
+    str,
+    typer.Option(
+        "--max-memory",
+        metavar="DEVICE=SIZE,...",
+        help="What each device may hold of the model, such as 0=70GB,cpu=100GB.",
+    ),
+]
+OffloadOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--offload", metavar="FOLDER", help="Where weights go that fit on no device; slow."
+    ),
+]
 ArchitectureOption = Annotated[
     Path | None,
     typer.Option(
@@ -43,8 +60,29 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     attention: str | None = None,
+    max_memory: str = "",
+    offload: Path | None = None,
 ) -> "LoadedModel":
     """`qblock.llm.load.load_model`, imported when it is needed."""
     from qblock.llm.load import load_model
 
-    return load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)
+    return load_model(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        max_memory=parse_memory(max_memory),
+        offload=offload,
+    )
+
+
+def parse_memory(text: str) -> dict[int | str, str]:
+    """The value of --max-memory, "0=70GB,cpu=100GB", by device."""
+    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    for device, equals, size in pairs:
+        if not (equals and re.fullmatch(r"\d+|cpu|mps", device)):
+            raise ParameterError(f"--max-memory {text!r}: expected such as 0=70GB,cpu=100GB")
+        if not re.fullmatch(r"\d+(\.\d+)?([KMG]i?B)", size):
+            raise ParameterError(f"--max-memory {text!r}: {size!r} is no size such as 70GB")
+    return {int(d) if d.isdecimal() else d: size for d, _, size in pairs}

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from qblock.cli import _model
 from qblock.errors import ParameterError
 from qblock.problem import BlockRemovalProblem
 from qblock.spectrum import RankedState, Spectrum
+
+if TYPE_CHECKING:
+    from qblock.llm.prune import PrunedModel
 
 
 def prune(
@@ -47,23 +50,34 @@ def prune(
     """
     removed, reason = choose(problem, remove, state, blocks, keep, drop, linear)
     from qblock.llm import prune as llm
+    from qblock.llm.write import check_target
 
-    llm.check_target(out, force)
+    check_target(out, force)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     pruned = llm.prune(loaded, removed, out, reason=reason, force=force, architecture=architecture)
     if as_json:
         common.print_json(asdict(pruned) | {"path": str(pruned.path), "reason": reason})
         return
-    share = 1 - pruned.parameters / pruned.parameters_before
-    common.console.print(
-        f"{pruned.path}: {pruned.source} without layers {', '.join(map(str, pruned.removed))} "
-        f"({len(pruned.removed)} of {pruned.layers}); {pruned.parameters:,} parameters, "
-        f"{share:.1%} less. {reason}"
-    )
-    if loaded.is_gguf:
+    common.console.print(summary(pruned, reason))
+    if pruned.silenced:
+        common.messages.print(f"note: {', '.join(pruned.silenced)} were silenced. {llm.SILENCED}")
+    if loaded.is_gguf and not pruned.silenced:
         command = llm.llama_quantize_command(pruned, model)
         common.console.print("the same removal in llama.cpp, without leaving GGUF:")
         common.console.print(f"  {command}", soft_wrap=True)
+
+
+def summary(pruned: "PrunedModel", reason: str) -> str:
+    """What was written, in words."""
+    share = 1 - pruned.parameters / pruned.parameters_before
+    numbers = ", ".join(map(str, pruned.removed))
+    gone = [f"without layers {numbers} ({len(pruned.removed)} of {pruned.layers})"]
+    silent = [f"with {', '.join(pruned.silenced)} silenced"]
+    what = ", ".join(gone * bool(pruned.removed) + silent * bool(pruned.silenced))
+    return (
+        f"{pruned.path}: {pruned.source} {what}; {pruned.parameters:,} parameters, {share:.1%} "
+        f"less. {reason}"
+    )
 
 
 def choose(

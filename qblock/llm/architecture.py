@@ -31,6 +31,7 @@ class Architecture(BaseModel):
     model_types: tuple[str, ...] = Field(min_length=1)
     layers: str
     adds: Mapping[str, str] = Field(min_length=1)
+    outputs: Mapping[str, tuple[str, ...]] = {}
     config: str = ""
     kind: str = ""
     kinds: Mapping[str, str] = {}

@@ -10,7 +10,6 @@ with the output embedding. Ablation needs few rows, so on up to a few dozen bloc
 best use of minutes; beyond, `fisher` is the one that stays affordable.
 """
 
-import hashlib
 import json
 import time
 import zipfile
@@ -133,7 +132,7 @@ def _facts(stack: ResidualStack, tokens: Tokens, curvature: str, batch_size: int
         "rows": len(tokens),
         "row_length": tokens.ids.shape[1],
         "tokens_predicted": tokens.predicted,
-        "tokens_sha256": hashlib.sha256(tokens.ids.tobytes() + tokens.mask.tobytes()).hexdigest(),
+        "tokens_sha256": tokens.sha256,
         "batch_size": batch_size,
     }
 

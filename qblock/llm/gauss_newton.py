@@ -9,6 +9,8 @@ blocks below each layer travel through it together: about N / 2 passes with deri
 products with the output embedding.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,12 +34,28 @@ def measure(stack: ResidualStack, tokens: Tokens, report: Report = silent) -> Fl
     Rows go one by one: the tangents of the N couplings are the batch.
     """
     rows = np.empty((len(tokens), len(stack) + 1, len(stack)))
-    for row in range(len(tokens)):
-        replay = Replay(stack, tokens[row : row + 1])
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-            rows[row] = _reduce(replay, *_push(stack, replay))
-        report((row + 1) / len(tokens))
+    with plain_experts(stack.model):
+        for row in range(len(tokens)):
+            replay = Replay(stack, tokens[row : row + 1])
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+                rows[row] = _reduce(replay, *_push(stack, replay))
+            report((row + 1) / len(tokens))
     return rows
+
+
+@contextmanager
+def plain_experts(model: Any) -> Iterator[None]:
+    """Within, experts are run one by one: their grouped kernel has no forward derivative."""
+    own = getattr(model.config, "_experts_implementation", None)
+    try:
+        model.set_experts_implementation("eager")
+    except (AttributeError, ValueError):  # a model without experts
+        yield
+        return
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(own)
 
 
 def _push(stack: ResidualStack, replay: Replay) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Getting a causal language model and its tokenizer, from wherever the user has them."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     attention: str | None = None,
+    max_memory: Mapping[int | str, str] | None = None,
+    offload: str | Path | None = None,
 ) -> LoadedModel:
     """Load a model for measuring or pruning.
 
@@ -54,6 +56,9 @@ def load_model(
             they are full, the CPU; the CPU where there is none.
         attention: implementation of attention, such as "eager" or "sdpa"; the model's default
             if None.
+        max_memory: with device "auto", how much each device may hold, such as
+            `{0: "70GB", "cpu": "100GB"}`; what fits on none goes to `offload`.
+        offload: folder for weights that are read from the disk when a layer needs them.
 
     Raises:
         ModelError: nothing of the kind there, not a causal language model, damaged, or an
@@ -62,8 +67,13 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     device_map = _device_map(device)
+    if max_memory or offload:
+        if device != "auto":
+            raise ModelError(f"device {device!r} holds the whole model: to spread it, give auto")
+        device_map = "auto"
     if dtype == "auto":
-        dtype = "float32" if device_map == {"": torch.device("cpu")} else "stored"
+        on_cpu = device_map == {"": torch.device("cpu")} or not torch.accelerator.is_available()
+        dtype = "float32" if on_cpu else "stored"
     where, gguf = _locate(source)
     if gguf and dtype == "stored":
         dtype = "float32"
@@ -77,6 +87,8 @@ def load_model(
             dtype="auto" if dtype == "stored" else getattr(torch, dtype),
             device_map=device_map,
             **({"attn_implementation": attention} if attention else {}),
+            **({"max_memory": dict(max_memory)} if max_memory else {}),
+            **({"offload_folder": str(offload)} if offload else {}),
             **options,
         )
     if gguf:
@@ -91,6 +103,24 @@ def load_model(
         revision=getattr(model.config, "_commit_hash", None) or "",
         is_gguf=bool(gguf),
     )
+
+
+def load_config(source: str | Path, *, revision: str | None = None) -> Any:
+    """The configuration of a model; nothing else of it is read or downloaded.
+
+    Args:
+        source: see `load_model`.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        ModelError: nothing of the kind there.
+    """
+    where, gguf = _locate(source)
+    options: dict[str, Any] = {"revision": revision or "main"}
+    if gguf:
+        options["gguf_file"] = gguf
+    with _as_model_error(source):
+        return transformers.AutoConfig.from_pretrained(where, **options)
 
 
 def smollm2_gguf() -> Path | None:

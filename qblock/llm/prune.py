@@ -6,29 +6,23 @@ and was loaded and run by plain transformers.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
-from torch import Tensor
 
-from qblock.errors import ModelError
 from qblock.llm.blocks import residual_stack
-from qblock.llm.delete import delete_layers, layers_of_blocks
-from qblock.llm.load import LoadedModel, input_device
+from qblock.llm.delete import delete_layers, removal_of, silence
+from qblock.llm.load import LoadedModel
+from qblock.llm.write import CARD, appearing, check_space, check_target, probe, save, verify
 
 RECIPE = "mergekit.yaml"
-CARD = "README.md"
-PROBE_TOKENS = 24
-"""Length of the row on which the written model must agree with the original without blocks."""
-AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest difference of logits, relative to the largest logit: devices may round differently."""
+SILENCED = (
+    "A configuration of this architecture cannot say that a layer lacks a part, so the part's "
+    "output weights are zero instead: the model computes what it would without the part, but is "
+    "neither smaller nor faster for it."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,8 @@ class PrunedModel:
         path: its directory.
         source: what it was made from.
         removed: numbers of the original's layers that are gone, ascending.
+        silenced: parts of other layers that add nothing, such as "3.mlp"; their weights are there
+            still, those that their output is linear in being zero.
         layers: number of layers of the original.
         parameters, parameters_before: numbers of weights, tied ones once.
         disagreement: largest difference of logits between the written model and the original
@@ -52,6 +48,7 @@ class PrunedModel:
     parameters: int
     parameters_before: int
     disagreement: float
+    silenced: tuple[str, ...] = ()
 
 
 def prune(
@@ -70,7 +67,7 @@ def prune(
 
     Args:
         loaded: the original, in the dtype that is to be written.
-        removed: names of whole layers.
+        removed: names of layers, such as "3", or of parts of layers, such as "3.mlp".
         out: the directory to make.
         reason: why these blocks; sentences for the model card.
         force: replace a model that is there already.
@@ -85,20 +82,41 @@ def prune(
     out = Path(out)
     check_target(out, force)
     stack = residual_stack(loaded.model, architecture=architecture)
-    layers = layers_of_blocks(stack, removed)
+    removal = removal_of(stack, removed)
+    parts = residual_stack(loaded.model, "sublayer", architecture=architecture)
+    gone = [
+        index
+        for index, name in enumerate(parts.names)
+        if parts.layer_of[index] in removal.layers or name in removal.part_names
+    ]
     before = loaded.model.num_parameters()
     count = len(stack)
-    _check_space(out, loaded.model)
-    probe = _probe(loaded.model)
-    with torch.inference_mode(), stack.skipping(layers):
-        expected = loaded.model(input_ids=probe, use_cache=False).logits.cpu()
-    delete_layers(stack, layers)
+    check_space(out, loaded.model)
+    ids = probe(loaded.model)
+    with torch.inference_mode(), parts.skipping(gone):
+        expected = loaded.model(input_ids=ids, use_cache=False).logits.cpu()
+    silence(stack, removal.parts)
+    if removal.layers:
+        delete_layers(stack, removal.layers)
     after = loaded.model.num_parameters()
-    with _appearing(out) as folder:
-        _save(loaded, folder)
-        disagreement = _verify(folder, loaded.model, probe, expected)
-        pruned = PrunedModel(out, loaded.source, layers, count, after, before, disagreement)
-        (folder / RECIPE).write_text(mergekit_recipe(pruned, loaded.model.dtype), encoding="utf-8")
+    with appearing(out) as folder:
+        save(loaded, folder)
+        disagreement = verify(
+            folder, loaded.model, ids, expected, "the original without these blocks"
+        )
+        pruned = PrunedModel(
+            path=out,
+            source=loaded.source,
+            removed=removal.layers,
+            layers=count,
+            parameters=after,
+            parameters_before=before,
+            disagreement=disagreement,
+            silenced=removal.part_names,
+        )
+        if not pruned.silenced:
+            recipe = mergekit_recipe(pruned, loaded.model.dtype)
+            (folder / RECIPE).write_text(recipe, encoding="utf-8")
         (folder / CARD).write_text(model_card(pruned, reason), encoding="utf-8")
     return pruned
 
@@ -128,7 +146,7 @@ def model_card(pruned: PrunedModel, reason: str) -> str:
     is_hub_id = not pruned.source.endswith(".gguf") and "/" in pruned.source
     base = [f"base_model: {pruned.source}", "base_model_relation: finetune"] if is_hub_id else []
     share = 1 - pruned.parameters / pruned.parameters_before
-    numbers = ", ".join(map(str, pruned.removed))
+    recipe = f" `{RECIPE}` describes the same removal for mergekit."
     return "\n".join(
         [
             "---",
@@ -137,21 +155,36 @@ def model_card(pruned: PrunedModel, reason: str) -> str:
             "pipeline_tag: text-generation",
             "tags: [qblock, pruned]",
             "---",
-            f"# {pruned.source} without {len(pruned.removed)} of its {pruned.layers} layers",
+            f"# {pruned.source} without {_title(pruned)}",
             "",
-            f"Removed layers, counted from 0 in the original: **{numbers}**.",
-            "",
+            *_removed_lines(pruned),
             reason,
             "",
             f"Parameters: {pruned.parameters:,} of {pruned.parameters_before:,}, {share:.1%} less. "
             "The other weights are unchanged; the model was not trained after the removal.",
             "",
             "The written files were loaded by plain transformers and give the logits of the "
-            f"original without these layers up to {pruned.disagreement:.1g} of the largest logit. "
-            f"`{RECIPE}` describes the same removal for mergekit.",
+            "original without these blocks up to "
+            f"{pruned.disagreement:.1g} of the largest logit.{'' if pruned.silenced else recipe}",
             "",
         ]
     )
+
+
+def _title(pruned: PrunedModel) -> str:
+    layers = f"{len(pruned.removed)} of its {pruned.layers} layers"
+    parts = f"{len(pruned.silenced)} parts of layers"
+    return " and ".join([layers] * bool(pruned.removed) + [parts] * bool(pruned.silenced))
+
+
+def _removed_lines(pruned: PrunedModel) -> list[str]:
+    lines = []
+    if pruned.removed:
+        numbers = ", ".join(map(str, pruned.removed))
+        lines += [f"Removed layers, counted from 0 in the original: **{numbers}**.", ""]
+    if pruned.silenced:
+        lines += [f"Parts that add nothing: **{', '.join(pruned.silenced)}**. {SILENCED}", ""]
+    return lines
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -163,109 +196,3 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
         else:
             runs.append((number, number))
     return runs
-
-
-def check_target(out: Path, force: bool) -> None:
-    """Refuse a directory that cannot be made, or that is there and must not be replaced.
-
-    Raises:
-        ModelError: no parent directory; there already, without `force`; or no model.
-    """
-    if not out.parent.is_dir():
-        raise ModelError(f"cannot write {out}: there is no directory {out.parent}")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not force:
-        raise ModelError(f"{out} is there already; name another, or replace it with --force")
-    if not (out / "config.json").is_file():
-        raise ModelError(f"{out} is not a model, so --force does not replace it")
-
-
-def _check_space(out: Path, model: Any) -> None:
-    needed = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = shutil.disk_usage(out.parent).free
-    if free < needed:
-        raise ModelError(
-            f"the model takes up to {needed / 1e9:.1f} GB; free in {out.parent} are "
-            f"{free / 1e9:.1f} GB"
-        )
-
-
-def _probe(model: Any) -> Tensor:
-    """Token ids, int64 (1, PROBE_TOKENS), the same for the same vocabulary."""
-    size = model.get_input_embeddings().num_embeddings
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, size, (1, PROBE_TOKENS), generator=generator)
-    return ids.to(input_device(model))
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A directory that takes its name `out` when the block ends well, and vanishes if not."""
-    try:
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise ModelError(f"cannot write {out}: {error.strerror}") from None
-    old = folder / "replaced"
-    try:
-        new = folder / "new"
-        new.mkdir()
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except OSError as error:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise ModelError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _save(loaded: LoadedModel, folder: Path) -> None:
-    try:
-        loaded.model.save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
-    except OSError:
-        raise
-    except Exception as error:  # configurations are validated in as many ways as there are models
-        raise ModelError(f"the pruned model cannot be saved: {error}") from error
-
-
-def _verify(folder: Path, model: Any, probe: Tensor, expected: Tensor) -> float:
-    """Load the written model afresh and compare; the largest relative difference of logits."""
-    try:
-        fresh, remarks = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=model.dtype, output_loading_info=True
-        )
-    except OSError:
-        raise
-    except Exception as error:  # a wrong configuration fails in as many ways as there are models
-        raise ModelError(f"the pruned model cannot be loaded: {error}") from error
-    wrong = {what: names for what, names in remarks.items() if names}
-    if wrong:
-        raise ModelError(f"the pruned model's weights do not fit its configuration: {wrong}")
-    with torch.inference_mode():
-        logits = fresh(input_ids=probe.to(fresh.device), use_cache=False).logits.cpu()
-        difference = float((logits - expected).abs().max() / expected.abs().max())
-        if not difference <= AGREEMENT.get(model.dtype, max(AGREEMENT.values())):
-            raise ModelError(
-                f"the pruned model, loaded afresh, gives other logits than the original without "
-                f"these layers (relative difference {difference:.2g}): the description of the "
-                f"architecture {model.config.model_type!r} misses something that counts layers"
-            )
-        try:
-            ids = probe.to(fresh.device)
-            fresh.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                pad_token_id=0,
-                max_new_tokens=2,
-                do_sample=False,
-            )
-        except Exception as error:
-            raise ModelError(
-                "the pruned model cannot generate text with a cache; keep at least one layer of "
-                f"each kind: {error}"
-            ) from error
-    return difference

@@ -8,6 +8,7 @@ into consecutive windows.
 """
 
 import functools
+import hashlib
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -49,6 +50,11 @@ class Tokens:
     def predicted(self) -> int:
         """Tokens that have a predecessor in their row, so that a loss is defined on them."""
         return int(self.mask[:, 1:].sum())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the tokens and the mask."""
+        return hashlib.sha256(self.ids.tobytes() + self.mask.tobytes()).hexdigest()
 
     def batches(self, size: int) -> Iterator["Tokens"]:
         """Consecutive batches of `size` rows; the last may be shorter."""

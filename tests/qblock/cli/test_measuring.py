@@ -79,10 +79,61 @@ def test_calibrate_keeps_finished_batches_and_resumes(folder, tmp_path, monkeypa
     )
 
 
+@pytest.mark.parametrize("curvature", ["fisher", "gauss-newton", "ablation"])
+def test_shards_merge_to_the_whole(folder, tmp_path, curvature):
+    whole, parts = tmp_path / "whole.npz", [tmp_path / f"{i}.npz" for i in (1, 2, 3)]
+    calibrate(folder, whole, "--curvature", curvature)
+    for index, part in enumerate(parts, 1):
+        calibrate(folder, part, "--curvature", curvature, "--shard", f"{index}/3")
+    run("merge", *reversed(parts), "-o", tmp_path / "merged.npz")
+    expected, merged = load_sensitivity(whole), load_sensitivity(tmp_path / "merged.npz")
+    assert np.abs(merged.H - expected.H).max() <= 1e-6 * np.abs(expected.H).max()
+    for array in ("g", "A"):
+        if getattr(expected, array) is not None:
+            np.testing.assert_allclose(
+                getattr(merged, array), getattr(expected, array), rtol=1e-4, atol=1e-6
+            )
+    assert merged.provenance["tokens_sha256"] == expected.provenance["tokens_sha256"]
+    with pytest.raises(ProblemError, match="missing: 2 of 3"):
+        run("merge", parts[0], parts[2], "-o", tmp_path / "merged.npz", "--force")
+    with pytest.raises(ProblemError, match="--force"):
+        run("merge", *parts, "-o", whole)
+
+
+def test_weights_on_the_disk_give_the_same(folder, tmp_path, monkeypatch):
+    """Half the model stays on the disk, and layers are read when they are needed."""
+    seen = []
+    plain = fisher.measure
+
+    def spy(stack, *arguments):
+        seen.extend(stack.model.hf_device_map.values())
+        return plain(stack, *arguments)
+
+    monkeypatch.setattr(fisher, "measure", spy)
+    spread = ("--max-memory", "cpu=110KB", "--offload", tmp_path / "offload")
+    calibrate(folder, tmp_path / "h.npz", *spread)
+    assert set(seen) == {"cpu", "disk"}
+    spread, plain = load_sensitivity(tmp_path / "h.npz"), load_sensitivity(folder / "h.npz")
+    np.testing.assert_allclose(spread.A, plain.A, rtol=1e-5, atol=1e-8)
+
+
+def test_parts_of_layers_go_the_same_way(folder, tmp_path):
+    calibrate(folder, tmp_path / "h.npz", "--granularity", "sublayer")
+    options = ("--remove", "attention=2,mlp=1", "-o", tmp_path / "small", "--json")
+    found = json.loads(run("prune", folder / "model", tmp_path / "h.npz", *options))
+    kinds = [name.partition(".")[2] for name in found["silenced"]]
+    assert len(kinds) + 2 * len(found["removed"]) == 3
+    assert kinds.count("attention") + len(found["removed"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--samples", 4000), "too short"),
+        (("--max-memory", "gpu=1"), "expected such as"),
+        (("--max-memory", "cpu=1"), "no size"),
+        (("--max-memory", "cpu=1GB", "--device", "cpu"), "to spread it"),
+        (("--shard", "5/5"), "cannot be cut"),
         (("--text", "builtin:nothing"), "built-in"),
         (("-o", "h.txt"), "npz"),
         (("-o", "no/such/folder/h.npz"), "does not exist"),

@@ -41,7 +41,9 @@ def test_checkpointing_changes_nothing_but_memory():
     assert all("forward" not in layer.__dict__ for layer in stack.layers)
 
 
-@pytest.mark.parametrize(("name", "granularity"), [("llama", "sublayer"), ("gpt2", "block")])
+@pytest.mark.parametrize(
+    ("name", "granularity"), [("llama", "sublayer"), ("gpt2", "block"), ("mixtral", "block")]
+)
 def test_gauss_newton_equals_the_fisher_information_of_the_models_predictions(name, granularity):
     stack, tokens = residual_stack(tiny_model(name), granularity), ragged_tokens()
     measured = gauss_newton.measure(stack, tokens)

@@ -1,6 +1,7 @@
 """Smaller models on disk, loaded by plain transformers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,44 @@ def test_a_fresh_process_without_qblock_runs_the_pruned_models(tmp_path: Path):
         assert answer["layers"] == layers
 
 
+def test_parts_of_layers_are_silenced_and_layers_without_parts_deleted(tmp_path: Path):
+    for name in CONFIGS:
+        original = loaded(name)
+        stack = residual_stack(original.model, "sublayer")
+        parts = [block for block in stack.names if block.startswith(("1.", "3."))]
+        first = next(block for block in stack.names if block.startswith("2."))
+        gone = [stack.names.index(block) for block in (first, *parts)]
+        before = original.model.num_parameters()
+        with torch.inference_mode(), stack.skipping(gone):
+            expected = original.model(input_ids=tiny_ids(), use_cache=False).logits
+        pruned = prune(original, [first, *parts], tmp_path / name)
+        single = len(stack) == len(stack.layers)  # each layer is one part
+        assert pruned.removed == ((1, 2, 3) if single else (1, 3)), name
+        assert pruned.silenced == (() if single else (first,)), name
+        assert pruned.parameters < before
+        small = load_model(pruned.path).model
+        with torch.inference_mode():
+            logits = small(input_ids=tiny_ids(), use_cache=False).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4, msg=name)
+        card = (pruned.path / "README.md").read_text()
+        assert ("neither smaller nor faster" in card) == (not single)
+
+
+def test_a_part_alone_changes_no_size_and_says_so(tmp_path: Path):
+    pruned = prune(loaded(), ["2.mlp"], tmp_path / "same")
+    assert pruned.removed == ()
+    assert pruned.parameters == pruned.parameters_before
+    assert "**2.mlp**" in (tmp_path / "same" / "README.md").read_text()
+    assert not (tmp_path / "same" / "mergekit.yaml").exists()
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '[[architecture]]\nmodel_types = ["llama"]\nlayers = "model.layers"\n'
+        'adds = { attention = "self_attn", mlp = "mlp" }\n'
+    )
+    with pytest.raises(ModelError, match="has no `outputs`"):
+        prune(loaded(), ["2.mlp"], tmp_path / "other", architecture=mine)
+
+
 def test_what_is_written_and_reported(tmp_path: Path):
     pruned = prune(loaded("llama-tied"), ["3", "1"], tmp_path / "small", reason="Because of G.")
     assert pruned.removed == (1, 3)
@@ -110,7 +149,7 @@ def test_the_dtype_of_the_file_is_kept(tmp_path: Path):
         ([], "0 of 5 layers"),
         (["0", "1", "2", "3", "4"], "5 of 5 layers"),
         (["5"], "'5' is no layer"),
-        (["1.mlp"], "can be measured but not deleted"),
+        (["1.norm"], "nor a part of one"),
     ],
 )
 def test_removals_that_leave_no_model_are_refused(tmp_path: Path, removed: list[str], message: str):
@@ -136,8 +175,8 @@ def test_a_model_is_replaced_only_by_force_and_other_things_never(tmp_path: Path
 
 
 def test_too_little_space_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    usage = module.shutil.disk_usage(tmp_path)._replace(free=1000)  # a full disk cannot be had
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)  # a full disk cannot be had
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ModelError, match="free in"):
         prune(loaded(), ["1"], tmp_path / "small")
     assert not list(tmp_path.iterdir())
@@ -153,7 +192,7 @@ def test_a_model_that_fails_verification_leaves_nothing(tmp_path: Path):
         'adds = { attention = "post_attention_layernorm", mlp = "post_feedforward_layernorm" }\n'
         "per_layer = []\n"
     )
-    with pytest.raises(ModelError, match="pruned model"):
+    with pytest.raises(ModelError, match="written model"):
         prune(broken, ["2"], tmp_path / "small", architecture=stack_file)
     assert list(tmp_path.iterdir()) == [stack_file]
 
@@ -164,7 +203,7 @@ def test_an_interrupt_keeps_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_verify", interrupted)
+    monkeypatch.setattr(module, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prune(loaded(), ["1", "2"], tmp_path / "small", force=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "small"]
