@@ -147,7 +147,7 @@ def _working(
     curvature: str, kept: _Kept, stack: ResidualStack, rows: int, length: int, checkpointing: bool
 ) -> int:
     """Bytes beside the weights at the largest."""
-    vocabulary = stack.model.get_input_embeddings().num_embeddings
+    vocabulary: int = stack.model.get_input_embeddings().num_embeddings
     largest = max(kept.layers)
     if curvature == "fisher":
         gradient = rows * length * vocabulary * 4
