@@ -156,6 +156,7 @@ def test_the_same_run_is_paid_once(
 @pytest.fixture
 def lost(sapi: SapiEmulator, qpu: LeapQPU, problem: BlockRemovalProblem) -> str:
     """The id of a job whose answer did not arrive in time."""
+    qpu.estimate(problem)  # what is compiled the first time
     sapi.polls_until_done = 10**6
     with pytest.raises(SolverTimeout, match="qblock fetch"):
         qpu.sample(problem, seed=3, num_reads=20, time_limit=3.0)

@@ -21,8 +21,9 @@ NAMES = sorted(name for name in bundled_instances() if name.startswith("smollm2-
 def test_provenance_is_inside_and_names_no_folder(name):
     sensitivity = load_sensitivity(name)
     facts = sensitivity.provenance
-    assert len(sensitivity) == 30
-    assert sensitivity.curvature == facts["curvature"] == name.removeprefix("smollm2-135m-")
+    assert len(sensitivity) == {"block": 30, "sublayer": 60}[facts["granularity"]]
+    assert sensitivity.curvature == facts["curvature"]
+    assert name.endswith(sensitivity.curvature)
     assert facts["model"].startswith("SmolLM2-135M-Instruct")
     assert {"text", "tokens_predicted", "tokens_sha256", "dtype", "versions", "created"} <= set(
         facts
