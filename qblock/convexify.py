@@ -57,9 +57,12 @@ def _centre(Q: FloatArray, w: FloatArray, mu: float, d: FloatArray) -> FloatArra
     """Newton steps from d, where Q - diag(d) is positive definite, to the maximum for one mu."""
     value = w @ d / mu + _log_det(Q - np.diag(d))
     for _ in range(20):
-        inverse = np.linalg.inv(Q - np.diag(d))
-        ascent = w / mu - np.diag(inverse)
-        step = np.linalg.solve(inverse * inverse, ascent)
+        try:
+            inverse = np.linalg.inv(Q - np.diag(d))
+            ascent = w / mu - np.diag(inverse)
+            step = np.linalg.solve(inverse * inverse, ascent)
+        except LinAlgError:  # singular to working precision: no better d can be told
+            break
         slope = float(ascent @ step)
         if slope < 1e-2:
             break
