@@ -88,10 +88,10 @@ def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k):
 
 def test_stopped_run_keeps_a_valid_bound():
     """The optimum of the same instance, proved by a longer run, lies between the bounds."""
-    problem = BlockRemovalProblem(random_instance("lowrank", 36, seed=0), remove=9)
+    problem = BlockRemovalProblem(random_instance("lowrank", 44, seed=0), remove=14)
     backend = get_backend("exact")
     backend.sample(problem, seed=0, time_limit=0.01)  # compiled
-    stopped = backend.sample(problem, seed=0, time_limit=0.05)
+    stopped = backend.sample(problem, seed=0, time_limit=0.1)
     full = backend.sample(problem, seed=0)
     assert stopped.status == "time-limit"
     assert not stopped.certificate.proved
