@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from selection import write_section
 
 from qblock.files import atomic_write, load_sensitivity
 from qblock.llm.baselines import choose
@@ -188,17 +189,6 @@ def report(
         f"healed in {seconds / 60:.0f} minutes on one thread.",
     ]
     return "\n".join(out) + "\n"
-
-
-def write_section(path: Path, section: str) -> None:
-    """Put the section in place of the one of the same heading, or at the end."""
-    title = section.splitlines()[0]
-    text = path.read_text() if path.exists() else "# Measured results\n"
-    parts = text.split("\n## ")
-    kept = [p for p in parts if not f"## {p}".startswith(title + "\n")]
-    body = "\n## ".join(kept).rstrip() + "\n\n" + section
-    with atomic_write(path) as stream:
-        stream.write(body.encode())
 
 
 def main() -> None:
