@@ -47,7 +47,7 @@ class Contender:
         parsed = get_backend(self.backend).parse(self.parameters)
         return json.dumps(parsed.model_dump(mode="json"), sort_keys=True)
 
-    @property
+    @functools.cached_property
     def capabilities(self) -> Capabilities:
         """Of the backend with these parameters.
 
