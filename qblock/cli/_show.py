@@ -14,6 +14,9 @@ from qblock.penalty import penalty_weight
 from qblock.pictures import check_picture, save_picture
 from qblock.registry import get_backend
 
+PICTURES = {"landscape": "qaoa", "embedding": "dwave-local"}
+"""Forms that are pictures, and the backend that draws each unless another is named."""
+
 
 def show(
     problem: common.ProblemArgument,
@@ -51,15 +54,15 @@ def show(
     as_json: common.JsonOption = False,
 ) -> None:
     """Show the form in which a solver gets a problem: a matrix, a circuit, or a picture."""
-    if plot is None and form in ("landscape", "embedding"):
+    if plot is None and form in PICTURES:
         raise ParameterError(f"--form {form} is a picture: say where to save it by --plot FILE")
-    if plot is not None and form not in ("landscape", "embedding"):
+    if plot is not None and form not in PICTURES:
         raise ParameterError(f"--form {form} is text: leave out --plot")
     if plot is not None:
         check_picture(plot)
     task = common.load_problem(problem, remove, keep, drop, linear)
     if plot is not None:
-        solver = get_backend(backend or ("qaoa" if form == "landscape" else "dwave-local"))
+        solver = get_backend(backend or PICTURES[form])
         solver.require_available()
         settings = solver.parse(parse_parameters(parameters or []))
         save_picture(solver.figure(form, task.reduced, settings), plot)
