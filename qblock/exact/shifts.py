@@ -43,7 +43,7 @@ def scaled_shift(Q: FloatArray, group_of: IntArray) -> FloatArray:
     it on both sides exists.
     """
     typical = _typical(Q)
-    coupled = Q + 4 * COUPLING / len(Q) * typical * (group_of[:, None] == group_of)
+    coupled = _coupled(Q, group_of, typical)
     size = np.maximum(np.abs(np.diag(Q)), 1e-3 * typical)
     root = np.sqrt(size)
     least = np.linalg.eigvalsh(coupled / root / root[:, None])[0]
@@ -65,7 +65,7 @@ def optimal_shift(
     typical = _typical(Q)
     members = (group_of == np.arange(len(left))[:, None]).astype(np.float64)
     weight = COUPLING / len(Q) * typical
-    coupled = Q + 4 * weight * members.T @ members
+    coupled = _coupled(Q, group_of, typical)
     if start is None:
         start = np.full(len(Q), float(np.linalg.eigvalsh(coupled)[0]))
     spins = _spin_form(Q, members, left, weight)
@@ -83,7 +83,7 @@ def average_shift(
     `start` is a valid shift (n,), the one under which the spread was seen.
     """
     typical = _typical(Q)
-    coupled = Q + 4 * COUPLING / len(Q) * typical * (group_of[:, None] == group_of)
+    coupled = _coupled(Q, group_of, typical)
     return convexifying_shift(
         coupled, spread + LEAST_WEIGHT, start=start - 0.01 * typical, precision=PRECISION
     )
@@ -92,6 +92,11 @@ def average_shift(
 def _typical(Q: FloatArray) -> float:
     """A positive number in the order of the diagonal."""
     return float(np.median(np.abs(np.diag(Q)))) or float(np.abs(Q).max()) or 1.0
+
+
+def _coupled(Q: FloatArray, group_of: IntArray, typical: float) -> FloatArray:
+    """Q with the term that vanishes where the sum over each group is zero."""
+    return np.asarray(Q + 4 * COUPLING / len(Q) * typical * (group_of[:, None] == group_of))
 
 
 def _spin_form(Q: FloatArray, members: FloatArray, left: FloatArray, weight: float) -> FloatArray:
