@@ -6,6 +6,7 @@ step needs follows from the recipe and the step's number, the order of the rows,
 rate and the random seed alike, so that an interrupted run goes on as if it had not been.
 """
 
+import functools
 import importlib.util
 import math
 import time
@@ -104,11 +105,15 @@ class Recipe:
             rows: rows of text there are.
         """
         places = np.arange(step * per_step, (step + 1) * per_step)
-        order = {
-            epoch: np.random.default_rng([self.seed, epoch]).permutation(rows)
-            for epoch in np.unique(places // rows).tolist()
-        }
-        return np.array([order[place // rows][place % rows] for place in places.tolist()])
+        return np.array(
+            [_order(self.seed, place // rows, rows)[place % rows] for place in places.tolist()]
+        )
+
+
+@functools.lru_cache(maxsize=2)  # a step may end one epoch and begin the next
+def _order(seed: int, epoch: int, rows: int) -> IntArray:
+    """The order of the rows in an epoch, int64 (rows,)."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 @dataclass(frozen=True)
