@@ -45,6 +45,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def differing_facts(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In words, where the facts of a kept run differ from this run's; empty if nowhere."""
+    absent = object()
+    return "; ".join(
+        f"{key} ({there.get(key)!r}, now {here.get(key)!r})"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key, absent) != here.get(key, absent)
+    )
+
+
 def save_sensitivity(sensitivity: Sensitivity, path: str | Path) -> Path:
     """Write `sensitivity` to an `.npz` file (no pickle, schema version inside), atomically."""
     path = Path(path)

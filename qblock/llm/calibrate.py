@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qblock.backend import versions
 from qblock.errors import MeasurementError, ParameterError, ProblemError
-from qblock.files import atomic_write
+from qblock.files import atomic_write, differing_facts
 from qblock.llm import ablation, fisher, gauss_newton
 from qblock.llm.blocks import ResidualStack
 from qblock.llm.losses import Report, silent
@@ -179,12 +179,8 @@ class _PartialFile:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise ProblemError(f"{path} is damaged: delete it and start again") from None
         if facts_there != self.facts:
-            there, here = json.loads(facts_there), json.loads(self.facts)
-            differing = sorted(k for k in there | here if there.get(k) != here.get(k))
-            raise ProblemError(
-                f"{path} belongs to another run: it differs in "
-                + "; ".join(f"{k} ({there.get(k)!r}, now {here.get(k)!r})" for k in differing)
-            )
+            differing = differing_facts(json.loads(facts_there), json.loads(self.facts))
+            raise ProblemError(f"{path} belongs to another run: it differs in {differing}")
         self.saved_rows = len(self.rows)
 
     def save(self, rows: FloatArray, seconds: float, *, now: bool = False) -> None:

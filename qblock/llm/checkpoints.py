@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qblock.errors import ModelError
+from qblock.files import differing_facts
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -78,15 +79,9 @@ class Checkpoints:
             raise ModelError(
                 f"{folder} holds the state of an interrupted run: go on with --resume, or delete it"
             )
-        there = self._read_progress().pop("facts")
-        differing = sorted(
-            k for k in there | self.facts if there.get(k, "nothing") != self.facts.get(k, "nothing")
-        )
+        differing = differing_facts(self._read_progress()["facts"], self.facts)
         if differing:
-            raise ModelError(
-                f"{folder} belongs to another run: it differs in "
-                + "; ".join(f"{k} ({there.get(k)!r}, now {self.facts.get(k)!r})" for k in differing)
-            )
+            raise ModelError(f"{folder} belongs to another run: it differs in {differing}")
 
     def save(
         self, progress: Progress, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any]
