@@ -60,9 +60,7 @@ def heal(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a model that is there already.")
-    ] = False,
+    force: _model.ForceOption = False,
     revision: _model.RevisionOption = None,
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
@@ -76,7 +74,7 @@ def heal(
     qblock heal ...
     """
     from qblock.llm import heal as llm
-    from qblock.llm.write import check_target
+    from qblock.llm.write import CARD, check_target
 
     recipe = llm.Recipe(
         epochs=epochs,
@@ -99,7 +97,7 @@ def heal(
     source = _text.read(teacher, text, 2 * (samples + heldout_samples), seq_len).calibration
     train = source.calibration.rows(samples, seq_len)
     heldout = source.heldout.rows(heldout_samples, seq_len)
-    card = Path(pruned) / "README.md"
+    card = Path(pruned) / CARD
     try:
         with _text.progress_bar("healing") as report:
             healed = llm.heal(

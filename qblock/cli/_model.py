@@ -51,6 +51,9 @@ ArchitectureOption = Annotated[
         "--architecture", metavar="FILE", help="A TOML file that describes more architectures."
     ),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace a model that is there already.")
+]
 
 
 def load(

@@ -34,9 +34,7 @@ def prune(
     keep: common.KeepOption = "",
     drop: common.DropOption = "",
     linear: common.LinearOption = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a model that is there already.")
-    ] = False,
+    force: _model.ForceOption = False,
     revision: _model.RevisionOption = None,
     dtype: _model.DtypeOption = "stored",
     device: _model.DeviceOption = "cpu",
