@@ -209,17 +209,16 @@ class LeapBackend(Backend[P]):
     def fetch(
         self, job: str, *, report: Callable[[Progress], None] = lambda progress: None
     ) -> tuple[BlockRemovalProblem, SolveResult] | None:
-        record = Ledger(default_folder()).find_job(job)
-        if record is None or record.backend != self.name:
+        record = self._record_of(job)
+        if record is None:
             return None
         problem = problem_of(record.problem)
         # The record has the job's id, so this run asks for its answer and sends nothing.
         return problem, self.sample(problem, seed=record.seed, report=report, **record.parameters)
 
     def cancel(self, job: str) -> bool:
-        ledger = Ledger(default_folder())
-        record = ledger.find_job(job)
-        if record is None or record.backend != self.name:
+        record = self._record_of(job)
+        if record is None:
             return False
         self.require_available()
         state = "COMPLETED"
@@ -231,8 +230,13 @@ class LeapBackend(Backend[P]):
                 f"job {job} is not cancelled but {state.lower().replace('_', ' ')}; it is kept: "
                 f"`qblock fetch {job}`"
             )
-        ledger.forget(record)
+        Ledger(default_folder()).forget(record)
         return True
+
+    def _record_of(self, job: str) -> JobRecord | None:
+        """The record of a job that this backend sent, or None."""
+        record = Ledger(default_folder()).find_job(job)
+        return record if record is not None and record.backend == self.name else None
 
 
 def refuse_above(limit: float, estimate: Estimate) -> None:
