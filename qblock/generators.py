@@ -9,6 +9,10 @@ diagonal 1. What decides hardness is the effective rank of H, not N.
 - homog: scales within a factor 2, positive correlation.
 - flat: scales within 15 %, correlation 0.1 to 0.2.
 - midrank, lowrank: 10 signed random factors, and 20 % or 3 % of variance of its own per block.
+
+Libraries of linear algebra round differently on different processors. So that an instance is the
+same to the bit on all of them, and a result can be looked up by the problem's id, H and g are
+rounded to `DECIMALS` after the decimal point, far above that difference.
 """
 
 from typing import Literal, TypeAlias, get_args
@@ -24,9 +28,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FACTORS = 10
 """Random factors of the kinds of low rank."""
 
+DECIMALS = 7
+"""Kept of H, whose mean diagonal is 1, and of g."""
+
 
 def random_instance(kind: Kind, n: int, *, seed: int, num_samples: int = 2048) -> Sensitivity:
-    """A Sensitivity of n blocks; the same for the same arguments.
+    """A Sensitivity of n blocks, without A; the same for the same arguments.
 
     Raises:
         ProblemError: an unknown kind.
@@ -42,8 +49,13 @@ def random_instance(kind: Kind, n: int, *, seed: int, num_samples: int = 2048) -
         tau = np.exp(0.3 * rng.standard_normal((num_samples, 1)))
     A = (Z * tau + mean) * scale
     A *= np.sqrt(n / np.sum(A**2) * num_samples)
-    provenance = {"generator": kind, "seed": seed, "samples": num_samples}
-    return Sensitivity.from_samples(A, name=f"{kind}-{n}-{seed}", provenance=provenance)
+    return Sensitivity(
+        H=np.round(A.T @ A / num_samples, DECIMALS),
+        g=np.round(A.mean(axis=0), DECIMALS),
+        curvature="fisher",
+        name=f"{kind}-{n}-{seed}",
+        provenance={"generator": kind, "seed": seed, "samples": num_samples},
+    )
 
 
 def _neighbours(n: int) -> FloatArray:

@@ -41,7 +41,7 @@ def qblock(home: Path, service: SapiEmulator | None, *arguments: str) -> tuple[i
 def test_a_run_that_timed_out_is_fetched_by_another_process(tmp_path: Path) -> None:
     solve = ["solve", "smollm2-135m-fisher", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
     with SapiEmulator(polls_until_done=10**6) as service:
-        code, _, message = qblock(tmp_path, service, *solve, "--time-limit", "3")
+        code, _, message = qblock(tmp_path, service, *solve, "--time-limit", "10")
         (job,) = service.jobs
         assert code == 1
         assert f"qblock fetch {job}" in message
@@ -57,7 +57,7 @@ def test_a_run_that_timed_out_is_fetched_by_another_process(tmp_path: Path) -> N
 def test_a_job_that_waits_is_cancelled(tmp_path: Path) -> None:
     solve = ["solve", "smollm2-135m-fisher", "--remove", "8", "-b", "leap-qpu", "--seed", "1"]
     with SapiEmulator(polls_until_done=10**6) as service:
-        qblock(tmp_path, service, *solve, "--time-limit", "3")
+        qblock(tmp_path, service, *solve, "--time-limit", "10")
         (job,) = service.jobs
         code, out, _ = qblock(tmp_path, service, "fetch", job, "--cancel")
         assert code == 0
