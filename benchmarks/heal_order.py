@@ -27,7 +27,8 @@ from qblock.llm.heal import Recipe, heal
 from qblock.llm.load import LoadedModel, load_model
 from qblock.llm.losses import removal_losses
 from qblock.llm.prune import prune
-from qblock.llm.select import lowest, select
+from qblock.llm.select import select
+from qblock.llm.states import lowest
 from qblock.llm.text import Text, Tokens, load_text
 from qblock.problem import BlockRemovalProblem, FloatArray
 
@@ -80,8 +81,8 @@ def choices(original: LoadedModel, rows: Tokens, cache: Cache) -> dict[str, list
     if "choices" not in cache.known:
         low = lowest(ablation, LOW_STATES)
         found = {"ablation, state 0": low[0].removed}
-        picked = select(stack, ablation, rows, candidates=CANDIDATES)[0]
-        found[f"ablation, best of {CANDIDATES} by measured loss"] = picked.state.removed
+        picked = select(stack, ablation, rows, candidates=CANDIDATES).best
+        found[f"ablation, best of {CANDIDATES} by measured loss"] = picked.removed
         found["fisher, state 0"] = lowest(problems["fisher"], 1)[0].removed
         for name in ("block-influence", "sliding-window"):
             state = choose(name, stack, ablation, rows)

@@ -2,10 +2,10 @@
 
     python benchmarks/selection.py MODEL [--text SOURCE] [--results benchmarks/RESULTS.md]
 
-For the bundled sensitivities of SmolLM2-135M: rank correlation of energy with measured loss at
-M = 4 and 8, and the perplexity of the selected model beside that of every baseline at M = 4, 6,
-8 and 10. Blocks are chosen on the calibration part of the text and judged on its held-out part.
-Losses already measured are kept in a cache file, so that an interrupted run goes on.
+For the bundled sensitivities of SmolLM2-135M: the perplexity of the selected model beside that of
+every baseline at M = 4, 6, 8 and 10, and the rank correlation of energy with measured loss at
+M = 4 and 8. Blocks are chosen on the calibration part of the text and judged on its held-out part.
+What is measured is kept in a cache file, so that an interrupted run goes on.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from qblock.llm.baselines import BASELINES, choose
 from qblock.llm.blocks import ResidualStack, residual_stack
 from qblock.llm.load import load_model
 from qblock.llm.losses import removal_losses
-from qblock.llm.select import lowest, measure, select
+from qblock.llm.select import select
+from qblock.llm.states import lowest, spread_states
 from qblock.llm.text import Text, Tokens, load_text
-from qblock.llm.validate import Interval, rank_agreement, spread_states
-from qblock.problem import BlockRemovalProblem, FloatArray, States
-from qblock.spectrum import Spectrum
+from qblock.llm.validate import Interval, rank_agreement
+from qblock.problem import BlockRemovalProblem, FloatArray, Sensitivity, States
 
 NAME = "smollm2-135m"
 CURVATURES = ("fisher", "gauss-newton", "ablation")
@@ -34,56 +35,75 @@ BUDGETS = (4, 6, 8, 10)
 NESTED = ("greedy-loss", "iterative-block-influence")
 """Baselines whose choice for a larger budget contains that for a smaller one."""
 SEQ_LEN = 128
-CANDIDATES, ROUNDS, FINALISTS = 20, 2, 8
-SAVE_EVERY = 8
+SEARCH_ROWS, FINAL_ROWS = 8, 32
+SEARCH = {"candidates": 20, "rounds": 3, "random": 24, "finalists": 8}
+SELECTED = "ablation, `select`"
+FAIR = f"greedy-loss on {FINAL_ROWS} rows"
+SAVE_EVERY = 4
 """States measured between two writes of the cache."""
 
 
-class Measured:
-    """Held-out losses of states and the choices of methods, kept in a file."""
+class Cache:
+    """What earlier runs measured and chose, in a JSON file."""
 
-    def __init__(self, path: Path, stack: ResidualStack, heldout: Tokens) -> None:
-        self.path, self.stack, self.heldout = path, stack, heldout
-        self.known = json.loads(path.read_text()) if path.exists() else {}
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def losses(self, states: States) -> FloatArray:
-        """Mean held-out loss of each state, float64 (S,)."""
-        keys = ["".join(map(str, state)) for state in states.tolist()]
-        missing = [n for n, key in enumerate(keys) if key not in self.known]
-        for start in range(0, len(missing), SAVE_EVERY):
-            part = missing[start : start + SAVE_EVERY]
-            found = removal_losses(self.stack, states[part], self.heldout).mean(axis=1)
-            self.known |= {keys[n]: float(loss) for n, loss in zip(part, found, strict=True)}
-            self.save()
-        return np.array([self.known[key] for key in keys])
-
-    def choice(self, key: str, make: Callable[[], States]) -> States:
-        """The state that `make` chooses, or chose in an earlier run."""
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        """The JSON-like value that `make` gives, or gave in an earlier run."""
         if key not in self.known:
-            self.known[key] = make().tolist()
+            self.known[key] = make()
             self.save()
-        return np.array(self.known[key], dtype=np.int8)
+        return self.known[key]
 
     def save(self) -> None:
         with atomic_write(self.path) as stream:
             stream.write(json.dumps(self.known).encode())
 
 
-def agreements(measured: Measured, budget: int, each: int) -> list[tuple[str, list[Interval]]]:
-    """Spearman over all, the lowest and the random states, for each curvature.
+class Judge:
+    """Held-out losses of states."""
 
-    All curvatures are judged on the same states: the `each` lowest of every one of them, and as
-    many random ones spread over its spectrum.
+    def __init__(self, cache: Cache, stack: ResidualStack, tokens: Tokens) -> None:
+        self.cache, self.stack, self.tokens = cache, stack, tokens
+
+    def rows(self, states: States) -> FloatArray:
+        """Loss of each row of text under each state, float64 (S, m)."""
+        known = self.cache.known
+        keys = [f"{len(self.tokens)} {''.join(map(str, state))}" for state in states.tolist()]
+        missing = list({key: n for n, key in enumerate(keys) if key not in known}.values())
+        for start in range(0, len(missing), SAVE_EVERY):
+            part = missing[start : start + SAVE_EVERY]
+            found = removal_losses(self.stack, states[part], self.tokens)
+            known |= {keys[n]: rows.tolist() for n, rows in zip(part, found, strict=True)}
+            self.cache.save()
+        return np.array([known[key] for key in keys])
+
+    def losses(self, states: States) -> FloatArray:
+        """Mean loss of each state, float64 (S,)."""
+        return np.asarray(self.rows(states).mean(axis=1))
+
+
+def agreements(
+    judge: Judge, refined: Sensitivity, budget: int, each: int
+) -> list[tuple[str, list[Interval]]]:
+    """Spearman over all, the lowest and the random states, for each energy.
+
+    All are judged on the same states: the `each` lowest of every curvature, and as many random
+    ones spread over its spectrum. (The refined energy has learnt from other random states, and
+    from the loss of low states on other text.)
     """
     problems = {c: _problem(c, budget) for c in CURVATURES}
-    none = np.zeros((0, len(measured.stack)), dtype=np.int8)
+    none = np.zeros((0, len(judge.stack)), dtype=np.int8)
     low = np.unique([s for p in problems.values() for s in lowest(p, each).states], axis=0)
     spread = np.concatenate(
         [spread_states(p, each, exclude=none, seed=n) for n, p in enumerate(problems.values())]
     )
     both = np.concatenate([low, np.unique(spread, axis=0)])
-    losses = measured.losses(both)
+    losses = judge.losses(both)
     problems["fisher, linear term"] = replace(problems["fisher"], linear=True)
+    problems["ablation, refined"] = BlockRemovalProblem(refined, remove=budget)
     parts = (slice(None), slice(len(low)), slice(len(low), None))
     return [
         (name, [rank_agreement(p.energy(both)[s], losses[s], "spearman") for s in parts])
@@ -91,109 +111,146 @@ def agreements(measured: Measured, budget: int, each: int) -> list[tuple[str, li
     ]
 
 
-def chosen(
-    measured: Measured, stack: ResidualStack, text: Text, rows: int, final_rows: int
-) -> dict[str, list[States]]:
-    """For each way of choosing, its state at each of the budgets."""
+def selections(
+    cache: Cache, stack: ResidualStack, text: Text
+) -> tuple[list[States], dict[int, Sensitivity]]:
+    """What `select` chooses at each budget, and the refined sensitivity it leaves."""
+    chosen, refined = [], {}
+    tokens = text.calibration.rows(FINAL_ROWS, SEQ_LEN)
+    for budget in BUDGETS:
+        problem = _problem("ablation", budget)
+
+        def run(p: BlockRemovalProblem = problem) -> dict[str, Any]:
+            found = select(stack, p, tokens, search_rows=SEARCH_ROWS, seed=100, **SEARCH)
+            return {
+                "state": p.state_of(found.best.removed).tolist(),
+                "measured": len(found.measured),
+                "H": found.refined.H.tolist(),
+            }
+
+        done = cache.get(f"{SELECTED} {budget} {SEARCH} {SEARCH_ROWS} {FINAL_ROWS}", run)
+        chosen.append(np.array(done["state"], dtype=np.int8))
+        refined[budget] = replace(problem.sensitivity, H=np.array(done["H"]))
+    return chosen, refined
+
+
+def baselines(cache: Cache, stack: ResidualStack, text: Text) -> dict[str, list[States]]:
+    """What each baseline chooses at each budget."""
     ways: dict[str, list[States]] = {}
+    rows = dict.fromkeys(BASELINES, SEARCH_ROWS) | {FAIR: FINAL_ROWS}
+    for label, count in rows.items():
+        name = "greedy-loss" if label == FAIR else label
+        tokens = text.calibration.rows(count, SEQ_LEN)
+        before: States = np.zeros(len(stack), dtype=np.int8)
+        ways[label] = []
+        for budget in BUDGETS:
+            drop = [stack.names[i] for i in np.flatnonzero(before)] if name in NESTED else []
+            problem = _problem("ablation", budget, drop=drop)
+            chosen = cache.get(
+                f"{label} {budget}",
+                lambda n=name, p=problem, t=tokens: choose(n, stack, p, t).tolist(),
+            )
+            before = np.array(chosen, dtype=np.int8)
+            ways[label].append(before)
+    return ways
+
+
+def chosen(cache: Cache, stack: ResidualStack, text: Text) -> dict[str, list[States]]:
+    """For each way of choosing without refinement, its state at each of the budgets."""
+    ways: dict[str, list[States]] = {}
+    tokens = text.calibration.rows(SEARCH_ROWS, SEQ_LEN)
     for curvature in CURVATURES:
         label = f"{curvature}, ground state" + " (published)" * (curvature == "fisher")
         ways[label] = [lowest(_problem(curvature, m), 1).states[0] for m in BUDGETS]
-    tokens = text.calibration.rows(rows, SEQ_LEN)
-    for curvature, rounds in (("fisher", 1), ("ablation", 1), ("ablation", ROUNDS)):
-        label = f"{curvature}, {CANDIDATES} lowest re-ranked"
-        if rounds > 1:
-            label = f"{curvature}, refined in {rounds} rounds of {CANDIDATES}"
+    for curvature in ("fisher", "ablation"):
+        label = f"{curvature}, {SEARCH['candidates']} lowest re-ranked"
         ways[label] = []
         for budget in BUDGETS:
             problem = _problem(curvature, budget)
 
-            def best(p: BlockRemovalProblem = problem, turns: int = rounds) -> States:
-                return _measured(stack, p, tokens, turns)[0]
+            def best(p: BlockRemovalProblem = problem) -> list[int]:
+                found = select(stack, p, tokens, candidates=SEARCH["candidates"])
+                return p.state_of(found.best.removed).tolist()
 
-            ways[label].append(measured.choice(f"{label} {budget}", best))
-    finals = text.calibration.rows(final_rows, SEQ_LEN)
-    label = f"the same, its best {FINALISTS} measured on {final_rows} rows"
-    ways[label] = []
-    for budget in BUDGETS:
-        problem = _problem("ablation", budget)
-
-        def best_again(p: BlockRemovalProblem = problem) -> States:
-            finalists = np.array(_measured(stack, p, tokens, ROUNDS)[:FINALISTS])
-            (first, *_) = measure(stack, Spectrum.of_states(p, finalists), finals)
-            return p.state_of(first.state.removed)
-
-        ways[label].append(measured.choice(f"{label} {budget}", best_again))
-    for name in BASELINES:
-        ways[name] = []
-        for budget in BUDGETS:
-            before = ways[name][-1] if ways[name] and name in NESTED else np.zeros(len(stack))
-            drop = [stack.names[i] for i in np.flatnonzero(before)]
-            problem = _problem("ablation", budget, drop=drop)
-            ways[name].append(
-                measured.choice(
-                    f"{name} {budget}", lambda n=name, p=problem: choose(n, stack, p, tokens)
-                )
-            )
+            ways[label].append(np.array(cache.get(f"{label} {budget}", best), dtype=np.int8))
     return ways
-
-
-def _measured(
-    stack: ResidualStack, problem: BlockRemovalProblem, tokens: Tokens, rounds: int
-) -> list[States]:
-    """The states that `select` measures, best first."""
-    found = select(stack, problem, tokens, candidates=CANDIDATES, rounds=rounds)
-    return [problem.state_of(item.state.removed) for item in found]
 
 
 def _problem(curvature: str, budget: int, drop: Sequence[str] = ()) -> BlockRemovalProblem:
     return BlockRemovalProblem(load_sensitivity(f"{NAME}-{curvature}"), remove=budget, drop=drop)
 
 
+def difference(rows: FloatArray, reference: FloatArray) -> str:
+    """Mean paired difference in nats, with the 95 % interval over the rows (m,) of text."""
+    values = rows - reference
+    if not values.any():
+        return "the same"
+    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():+.3f} ± {half:.3f}"
+
+
 def report(
-    measured: Measured, text: Text, rows: int, each: int, ways: dict[str, list[States]]
+    final: Judge,
+    many: Judge,
+    text: Text,
+    ways: dict[str, list[States]],
+    refined: dict[int, Sensitivity],
+    each: int,
 ) -> str:
     """The section as markdown."""
-    intact = measured.losses(np.zeros((1, len(measured.stack)), dtype=np.int8))[0]
+    intact = final.losses(np.zeros((1, len(final.stack)), dtype=np.int8))[0]
+    heads = " | ".join(f"M = {budget}" for budget in BUDGETS)
+    line = "|---|" + "---|" * len(BUDGETS)
+    rows = {way: final.rows(np.array(found)) for way, found in ways.items()}
+    perplexities = {way: np.exp(values.mean(axis=1)) for way, values in rows.items()}
+    best = np.min(list(perplexities.values()), axis=0)
     out = [
         "## selection",
         "",
         f"`python benchmarks/selection.py MODEL`: SmolLM2-135M-Instruct (Q4_1 GGUF, float32), "
-        f"{text.source}; chosen on {rows} rows of {SEQ_LEN} tokens of its calibration part, "
-        f"judged on {len(measured.heldout)} held-out rows. Perplexity of the "
-        f"intact model {np.exp(intact):.2f}.",
+        f"{text.source}. Chosen on {SEARCH_ROWS} rows of {SEQ_LEN} tokens of its calibration "
+        f"part; `select` measures {SEARCH['random']} random and {SEARCH['rounds']} x "
+        f"{SEARCH['candidates']} low states on {SEARCH_ROWS} rows and the best "
+        f"{SEARCH['finalists']} on {FINAL_ROWS}. Judged on {len(final.tokens)} held-out rows; "
+        f"perplexity of the intact model there {np.exp(intact):.2f}.",
         "",
         "Perplexity by the number of removed blocks (best of each column in bold):",
         "",
-        "| chosen by | " + " | ".join(f"M = {budget}" for budget in BUDGETS) + " |",
-        "|---|" + "---|" * len(BUDGETS),
+        f"| chosen by | {heads} |",
+        line,
     ]
-    table = {way: np.exp(measured.losses(np.array(found))) for way, found in ways.items()}
-    best = np.min(list(table.values()), axis=0)
-    for way, row in table.items():
-        cells = [f"**{v:.4g}**" if v == b else f"{v:.4g}" for v, b in zip(row, best, strict=True)]
+    for way, values in perplexities.items():
+        cells = [
+            f"**{v:.4g}**" if v == b else f"{v:.4g}" for v, b in zip(values, best, strict=True)
+        ]
         out.append(f"| {way} | " + " | ".join(cells) + " |")
     out += [
         "",
-        "The blocks:",
+        f"Loss less that of {SELECTED}, nats per token, on the same rows of text, with 95 % "
+        "intervals over the rows:",
         "",
-        "| chosen by | " + " | ".join(f"M = {budget}" for budget in BUDGETS) + " |",
-        "|---|" + "---|" * len(BUDGETS),
+        f"| chosen by | {heads} |",
+        line,
     ]
+    for way, values in rows.items():
+        if way != SELECTED:
+            pairs = zip(values, rows[SELECTED], strict=True)
+            out.append(f"| {way} | " + " | ".join(difference(*pair) for pair in pairs) + " |")
+    out += ["", "The blocks:", "", f"| chosen by | {heads} |", line]
     for way, found in ways.items():
         cells = [" ".join(map(str, np.flatnonzero(state))) for state in found]
         out.append(f"| {way} | " + " | ".join(cells) + " |")
     out += [
         "",
-        f"Spearman correlation of energy and measured held-out loss, with 95 % bootstrap "
-        f"intervals; the states are the {each} lowest of each curvature and {each} random ones "
-        "spread over each one's spectrum, the same for all rows:",
+        f"Spearman correlation of energy and measured loss on {len(many.tokens)} held-out rows, "
+        f"with 95 % bootstrap intervals; the states are the {each} lowest of each curvature and "
+        f"{each} random ones spread over each one's spectrum, the same for all rows:",
         "",
         "| energy | M | all | lowest | random |",
         "|---|---|---|---|---|",
     ]
     for budget in (4, 8):
-        for name, intervals in agreements(measured, budget, each):
+        for name, intervals in agreements(many, refined[budget], budget, each):
             out.append(f"| {name} | {budget} | " + " | ".join(map(str, intervals)) + " |")
     return "\n".join(out) + "\n"
 
@@ -213,10 +270,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--text", default="builtin:python-docs")
-    parser.add_argument("--rows", type=int, default=8, help="rows to choose on")
-    parser.add_argument("--final-rows", type=int, default=24, help="rows for the finalists")
-    parser.add_argument("--heldout-rows", type=int, default=16)
-    parser.add_argument("--each", type=int, default=4, help="states for the correlations")
+    parser.add_argument("--heldout-rows", type=int, default=48, help="rows to judge choices on")
+    parser.add_argument("--agreement-rows", type=int, default=16, help="for the correlations")
+    parser.add_argument("--each", type=int, default=8, help="states for the correlations")
     parser.add_argument("--cache", type=Path, default=Path("selection-cache.json"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/RESULTS.md"))
     options = parser.parse_args()
@@ -224,10 +280,14 @@ def main() -> None:
     loaded = load_model(options.model)
     stack = residual_stack(loaded.model)
     text = load_text(options.text, loaded.tokenizer)
-    heldout = text.heldout.rows(options.heldout_rows, SEQ_LEN)
-    measured = Measured(options.cache, stack, heldout)
-    ways = chosen(measured, stack, text, options.rows, options.final_rows)
-    section = report(measured, text, options.rows, options.each, ways)
+    cache = Cache(options.cache)
+    judges = [
+        Judge(cache, stack, text.heldout.rows(rows, SEQ_LEN))
+        for rows in (options.heldout_rows, options.agreement_rows)
+    ]
+    selected, refined = selections(cache, stack, text)
+    ways = {SELECTED: selected} | chosen(cache, stack, text) | baselines(cache, stack, text)
+    section = report(*judges, text, ways, refined, options.each)
     write_section(options.results, section)
     print(section)
 

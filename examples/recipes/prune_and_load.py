@@ -51,7 +51,7 @@ def main() -> None:
         sensitivity = calibrate(stack, tokens, curvature=arguments.curvature)
         problem = BlockRemovalProblem(sensitivity, remove=arguments.remove)
         # Low energy is a prediction; the loss of the ten lowest states is measured.
-        best = select(stack, problem, tokens, candidates=10)[0]
+        best = select(stack, problem, tokens, candidates=10).measured[0]
         print(f"remove {' '.join(best.state.removed)}: rank {best.state.rank} by energy, ", end="")
         print(f"perplexity {best.perplexity:.2f} on the calibration text")
         pruned = prune(loaded, best.state.removed, arguments.out)

@@ -8,7 +8,6 @@ import typer
 
 from qblock.cli import _common as common
 from qblock.cli import _model, _text
-from qblock.errors import ProblemError
 from qblock.files import save_sensitivity
 from qblock.shards import Shard
 
@@ -61,7 +60,7 @@ def calibrate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted calibration.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    force: common.OverwriteOption = False,
     revision: _model.RevisionOption = None,
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
@@ -73,7 +72,7 @@ def calibrate(
 
     The last fifth of the text (every fifth document of a dataset) is left for validation.
     """
-    check_output(output, force)
+    common.check_output(output, force)
     part = Shard.parse(shard)
     rows = part.rows(samples)
     if estimate:
@@ -166,13 +165,3 @@ def shard_facts(part: Shard, every: "Tokens") -> dict[str, Any]:
         "all_rows": len(every),
         "all_tokens_sha256": every.sha256,
     }
-
-
-def check_output(output: Path, force: bool) -> None:
-    """Refuse a place that could not be written in the end, before the work."""
-    if output.suffix != ".npz":
-        raise ProblemError(f"{output}: sensitivity files are written as .npz")
-    if not output.absolute().parent.is_dir():
-        raise ProblemError(f"cannot write {output}: the folder {output.parent} does not exist")
-    if output.exists() and not force:
-        raise ProblemError(f"{output} exists: name another file, or give --force")

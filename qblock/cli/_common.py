@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ SeedOption = Annotated[
 TimeLimitOption = Annotated[
     float | None, typer.Option("--time-limit", metavar="SECONDS", help="Wall clock per run.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
 console = Console(width=None if sys.stdout.isatty() else 130)
@@ -82,6 +84,16 @@ def load_problem(
 ) -> BlockRemovalProblem:
     """`make_problem` on a file or a bundled instance."""
     return make_problem(load_sensitivity(problem), remove, keep, drop, linear)
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse a place that could not be written in the end, before the work."""
+    if output.suffix != ".npz":
+        raise ProblemError(f"{output}: sensitivity files are written as .npz")
+    if not output.absolute().parent.is_dir():
+        raise ProblemError(f"cannot write {output}: the folder {output.parent} does not exist")
+    if output.exists() and not force:
+        raise ProblemError(f"{output} exists: name another file, or give --force")
 
 
 def print_json(document: Any) -> None:

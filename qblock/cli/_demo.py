@@ -104,7 +104,8 @@ def prune_model(gguf: Path, out: Path) -> None:
     from qblock.llm.evaluate import evaluate
     from qblock.llm.load import load_model
     from qblock.llm.prune import prune
-    from qblock.llm.select import lowest, measure, select
+    from qblock.llm.select import measure, select
+    from qblock.llm.states import lowest
     from qblock.llm.write import check_target
     from qblock.spectrum import Spectrum
 
@@ -119,7 +120,7 @@ def prune_model(gguf: Path, out: Path) -> None:
         live = calibrate(stack, calibration, name="live", report=told)
     problem = _problem(load_sensitivity(MEASURED))
     with _text.progress_bar("measuring low states") as told:
-        best = select(stack, problem, calibration, candidates=CANDIDATES, report=told)[0].state
+        best = select(stack, problem, calibration, candidates=CANDIDATES, report=told).best
     chosen = {
         "nothing removed": (),
         f"qblock: best of the {CANDIDATES} lowest, bundled ablation": best.removed,

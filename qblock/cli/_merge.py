@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from qblock.cli import _common as common
-from qblock.cli._calibrate import check_output
 from qblock.files import load_sensitivity, save_sensitivity
 from qblock.shards import merge as merge_shards
 
@@ -16,10 +15,10 @@ def merge(
         list[Path], typer.Argument(metavar="SHARD...", help="Files of calibrate --shard I/N.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    force: common.OverwriteOption = False,
 ) -> None:
     """Put the shards of one calibration together, as if it had been run in one piece."""
-    check_output(output, force)
+    common.check_output(output, force)
     merged = merge_shards([load_sensitivity(path) for path in shards], name=output.stem)
     save_sensitivity(merged, output)
     common.console.print(

@@ -110,7 +110,7 @@ def choose(
         if not len(chosen):
             raise ParameterError(f"--blocks {blocks} does not meet the budget and the pins given")
         return named, f"They were named by hand. {_energy(task, chosen[0])}"
-    from qblock.llm.select import lowest
+    from qblock.llm.states import lowest
 
     spectrum = lowest(task, state + 1)
     if len(spectrum) <= state:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from qblock.cli import _common as common
 from qblock.cli import _model, _text
+from qblock.files import save_sensitivity
 
 if TYPE_CHECKING:
     from qblock.llm.select import MeasuredState
@@ -31,7 +33,32 @@ def select(
             "--rounds", min=1, help="Correct H by what was measured, and look again, so often."
         ),
     ] = 1,
+    random: Annotated[
+        int,
+        typer.Option(
+            "--random", min=0, help="Random states measured too, for the correction to learn from."
+        ),
+    ] = 0,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Rows of text.")] = 16,
+    search_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--search-samples",
+            min=1,
+            help="Rows that the rounds measure on; the finalists are measured on all.",
+            show_default="all",
+        ),
+    ] = None,
+    finalists: Annotated[
+        int, typer.Option("--finalists", min=1, help="States that are measured on all rows.")
+    ] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random states.")] = 0,
+    refined: Annotated[
+        Path | None,
+        typer.Option(
+            "--refined", metavar="FILE.npz", help="Write H as corrected by all that was measured."
+        ),
+    ] = None,
     seq_len: _text.SeqLenOption = 128,
     batch_size: _text.BatchSizeOption = 8,
     top: Annotated[int, typer.Option("--top", min=1, help="How many states to show.")] = 5,
@@ -39,12 +66,19 @@ def select(
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
     architecture: _model.ArchitectureOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file of --refined.")
+    ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Re-rank the lowest states by measured loss: an excited state is often the best model.
 
-    Uses the calibration part of the text, so that the held-out part stays unseen.
+    With many blocks to remove use several rounds, in which H learns from what is measured:
+    --rounds 3 --random 24 --samples 32 --search-samples 8. Uses the calibration part of the
+    text, so that the held-out part stays unseen. Ctrl-C keeps the rounds that are finished.
     """
+    if refined is not None:
+        common.check_output(refined, force)
     task = common.load_problem(problem, remove, keep, drop, linear)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     from qblock.llm import select as llm
@@ -52,26 +86,44 @@ def select(
     stack = llm.matching_stack(loaded.model, task, architecture)
     tokens = _text.read(loaded, text, samples, seq_len).calibration.rows(samples, seq_len)
     with _text.progress_bar("measuring losses") as report:
-        measured = llm.select(
+        selection = llm.select(
             stack,
             task,
             tokens,
             candidates=candidates,
             rounds=rounds,
+            random=random,
+            search_rows=search_samples,
+            finalists=finalists,
+            seed=seed,
             batch_size=batch_size,
             report=report,
         )
+    if refined is not None:
+        save_sensitivity(selection.refined, refined)
     if as_json:
-        common.print_json([document(item) for item in measured])
+        common.print_json([document(item) for item in selection.measured])
     else:
-        rows = ((str(item.state.rank), item) for item in measured[:top])
-        title = f"{task.sensitivity.name}: {len(measured)} states measured, the best {top}"
+        shown = selection.measured[:top]
+        rows = ((str(item.state.rank), item) for item in shown)
+        title = (
+            f"{task.sensitivity.name}: {len(selection.measured)} states measured, the best "
+            f"{len(shown)}"
+        )
         common.console.print(selection_table("rank by energy", rows, title))
+        blocks = ",".join(selection.best.removed)
+        common.console.print(
+            f"Next: qblock prune {model} {problem} --remove {remove} --blocks {blocks} -o DIR",
+            markup=False,
+            soft_wrap=True,
+        )
+    if selection.interrupted:
+        raise KeyboardInterrupt
 
 
 def document(item: "MeasuredState") -> dict[str, Any]:
     """One measured state as JSON."""
-    return {**asdict(item.state), "loss": item.loss, "loss_error": item.error}
+    return {**asdict(item.state), "loss": item.loss, "loss_error": item.error, "rows": item.rows}
 
 
 def selection_table(heading: str, rows: "Iterable[tuple[str, MeasuredState]]", title: str) -> Table:

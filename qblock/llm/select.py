@@ -1,44 +1,64 @@
-"""Re-ranking low states by the loss that is measured: an excited state is often the best model.
+"""Choosing by the loss that is measured: an excited state is often the best model.
 
-`refine` closes the loop once more. The measured losses of low states tell where the quadratic
-model errs; the smallest change of H (in the Frobenius norm) that explains them,
-
-    H <- H + sum_s c_s x_s x_s',   c = (K + ridge I)^-1 (measured - E),   K_st = (x_s . x_t)^2,
-
-is kernel ridge regression with the quadratic kernel, and the corrected form is solved again:
-optimisation of a costly function by a quadratic surrogate, as in BOCS (Baptista and Poloczek,
-arXiv:1806.08838), started from the curvature in place of nothing.
+`select` measures low states, and may go on: in each further round H is corrected by what was
+measured (`refine`), the corrected problem is solved, and its lowest states that are new are
+measured in turn. That is done on a part of the rows of text; the best states are then measured
+on all of them, so that text is spent where it decides.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qblock.errors import BackendUnavailable, ParameterError, ProblemError
+from qblock.errors import ParameterError, ProblemError
 from qblock.llm.blocks import ResidualStack, residual_stack
 from qblock.llm.losses import Report, removal_losses, silent
+from qblock.llm.refine import refine
+from qblock.llm.states import lowest, spread_states
 from qblock.llm.text import Tokens
 from qblock.problem import BlockRemovalProblem, FloatArray, Sensitivity, States
-from qblock.registry import backends
 from qblock.spectrum import RankedState, Spectrum
-
-EXACT_BACKENDS = ("exact", "brute-force")
 
 
 @dataclass(frozen=True)
 class MeasuredState:
-    """A state with the loss (nats per token) and its standard error over the rows of text."""
+    """A state with the loss (nats per token), its standard error over the rows, and their number.
+
+    The standard error is that of the loss itself. Two states are compared on the same rows, and
+    their difference is known far better.
+    """
 
     state: RankedState
     loss: float
     error: float
+    rows: int
 
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.loss))
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What was measured, and the quadratic model that it leads to.
+
+    Attributes:
+        measured: those measured on most rows first, and by ascending loss among them; energies
+            are of the original problem, and ranks are places by energy among those measured.
+        refined: the sensitivity corrected by all that was measured.
+        interrupted: stopped by Ctrl-C; what was measured before is there.
+    """
+
+    measured: tuple[MeasuredState, ...]
+    refined: Sensitivity
+    interrupted: bool = False
+
+    @property
+    def best(self) -> RankedState:
+        """The state to choose."""
+        return self.measured[0].state
 
 
 def matching_stack(
@@ -63,31 +83,6 @@ def matching_stack(
     return stack
 
 
-def lowest(problem: BlockRemovalProblem, count: int) -> Spectrum:
-    """The `count` lowest states, proved, from the first exact backend that is available.
-
-    Raises:
-        BackendUnavailable: none is.
-        CapacityError: the problem is too large for it.
-    """
-    for name in EXACT_BACKENDS:
-        entry = backends().get(name)
-        if entry is not None and entry.backend is not None and entry.availability.ok:
-            spectrum = Spectrum.of(problem, entry.backend.sample(problem, seed=0, k=count))
-            return truncated(spectrum, count)
-    raise BackendUnavailable(f"no exact backend is available ({', '.join(EXACT_BACKENDS)})")
-
-
-def truncated(spectrum: Spectrum, count: int) -> Spectrum:
-    """The `count` lowest states of a spectrum."""
-    return replace(
-        spectrum,
-        states=spectrum.states[:count],
-        energies=spectrum.energies[:count],
-        occurrences=spectrum.occurrences[:count],
-    )
-
-
 def measure(
     stack: ResidualStack,
     spectrum: Spectrum,
@@ -102,8 +97,13 @@ def measure(
         MeasurementError: a loss is NaN or infinite.
     """
     losses = removal_losses(stack, spectrum.states, tokens, batch_size=batch_size, report=report)
+    return _by_loss(spectrum, losses)
+
+
+def _by_loss(spectrum: Spectrum, losses: FloatArray) -> tuple[MeasuredState, ...]:
+    """The S states of a spectrum with their losses (S, m), ascending."""
     measured = [
-        MeasuredState(state, float(rows.mean()), _standard_error(rows))
+        MeasuredState(state, float(rows.mean()), _standard_error(rows), len(rows))
         for state, rows in zip(spectrum, losses, strict=True)
     ]
     return tuple(sorted(measured, key=lambda m: (m.loss, m.state.rank)))
@@ -120,82 +120,117 @@ def select(
     *,
     candidates: int = 20,
     rounds: int = 1,
+    random: int = 0,
+    search_rows: int | None = None,
+    finalists: int = 8,
+    seed: int = 0,
     batch_size: int = 8,
     report: Report = silent,
-) -> tuple[MeasuredState, ...]:
-    """The states measured, best first; energies and ranks are those of the original problem.
+) -> Selection:
+    """Measure low states in one round or more, and the best of them on all the text.
+
+    Ctrl-C keeps the rounds that are finished.
 
     Args:
         stack: the model's blocks, those of the problem.
         problem: sensitivity and budget.
-        tokens: calibration text.
+        tokens: calibration text, m rows.
         candidates: low states measured in each round.
-        rounds: with more than one, H is corrected by what was measured (`refine`), and the
-            lowest states of the corrected problem that are new are measured in turn.
+        rounds: how often to solve and measure, each time after the first with a corrected H.
+        random: random states spread over the energies that are measured in the first round, from
+            which the correction learns what is not low.
+        search_rows: rows, spread over the m, on which the rounds measure; all m if None.
+        finalists: states measured on all m rows, if the rounds have not done so.
+        seed: of the random states.
         batch_size: rows that go through the model together.
         report: receives the share of work done.
 
     Raises:
-        ParameterError: no candidates or no rounds.
+        ParameterError: a number out of range.
         MeasurementError: a loss is NaN or infinite.
     """
-    if candidates < 1 or rounds < 1:
+    part = len(tokens) if search_rows is None else search_rows
+    if min(candidates, rounds, finalists) < 1 or random < 0:
         raise ParameterError(
-            f"{candidates} candidates in {rounds} rounds: expected at least one of each"
+            f"{candidates} candidates in {rounds} rounds, {finalists} finalists, {random} random "
+            "states: expected at least one of each, and no less than no random states"
         )
-    intact = np.zeros((1, len(problem)), dtype=np.int8)
-    base = float(removal_losses(stack, intact, tokens, batch_size=batch_size).mean())
-    current = problem
-    measured: dict[bytes, MeasuredState] = {}
-    tried: list[States] = []
-    for number in range(rounds):
+    if not 1 <= part <= len(tokens):
+        raise ParameterError(f"{part} of {len(tokens)} rows cannot be searched on")
+    search = tokens[:: len(tokens) // part][:part]
+    last = finalists * len(tokens) if part < len(tokens) else 0
+    work = _Work(report, part * (1 + random + rounds * candidates) + last)
 
-        def inner(share: float, number: int = number) -> None:
-            report((number + share) / rounds)
+    def losses_of(states: States, rows: Tokens) -> FloatArray:
+        share = work.next(len(states) * len(rows))
+        return removal_losses(stack, states, rows, batch_size=batch_size, report=share)
 
-        low = lowest(current, candidates + len(tried))
-        fresh = np.array([s for s in low.states if s.tobytes() not in measured][:candidates])
-        if not len(fresh):
-            break
-        spectrum = Spectrum.of_states(problem, fresh)
-        for item in measure(stack, spectrum, tokens, batch_size=batch_size, report=inner):
-            measured[problem.state_of(item.state.removed).tobytes()] = item
-        tried = [np.frombuffer(key, dtype=np.int8) for key in measured]
-        changes = np.array([item.loss - base for item in measured.values()])
-        current = replace(
-            problem, sensitivity=refine(problem, np.array(tried), changes), linear=False
-        )
-    return _ranked(problem, tuple(measured.values()))
+    base = float(losses_of(np.zeros((1, len(problem)), dtype=np.int8), search).mean())
+    states = np.zeros((0, len(problem)), dtype=np.int8)
+    losses = np.zeros((0, part))
+    refined, interrupted, current = problem.sensitivity, False, problem
+    finals: tuple[MeasuredState, ...] = ()
+    try:
+        for number in range(rounds):
+            fresh = _unknown(current, states, candidates)
+            if number == 0 and random:
+                others = spread_states(problem, random, exclude=fresh, seed=seed)
+                fresh = np.concatenate([fresh, others])
+            if not len(fresh):
+                break
+            found = losses_of(fresh, search)
+            states, losses = np.concatenate([states, fresh]), np.concatenate([losses, found])
+            refined = refine(problem, states, losses.mean(axis=1) - base)
+            current = replace(problem, sensitivity=refined, linear=False)
+        if last:
+            best = states[losses.mean(axis=1).argsort(kind="stable")[:finalists]]
+            finals = _by_loss(*_spectrum(problem, best, losses_of(best, tokens)))
+    except KeyboardInterrupt:
+        if not len(states):
+            raise
+        interrupted = True
+    return Selection(_ranked(problem, states, losses, finals), refined, interrupted)
+
+
+class _Work:
+    """Reports the share of all work done, from the shares of its parts."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def next(self, size: int) -> Report:
+        """The `Report` of the next part."""
+        before = self.done
+        self.done += size
+        return lambda share: self.report((before + share * size) / self.total)
+
+
+def _unknown(problem: BlockRemovalProblem, known: States, count: int) -> States:
+    """The `count` lowest states (S, N) that are not among the known ones."""
+    tried = {state.tobytes() for state in known}
+    low = lowest(problem, count + len(known)).states
+    fresh = [state for state in low if state.tobytes() not in tried]
+    return np.array(fresh[:count], dtype=np.int8).reshape(-1, len(problem))
+
+
+def _spectrum(
+    problem: BlockRemovalProblem, states: States, losses: FloatArray
+) -> tuple[Spectrum, FloatArray]:
+    """Distinct states (S, N) ranked by energy, and their losses (S, m) in that order."""
+    spectrum = Spectrum.of_states(problem, states)
+    place = {state.tobytes(): index for index, state in enumerate(states)}
+    return spectrum, losses[[place[state.tobytes()] for state in spectrum.states]]
 
 
 def _ranked(
-    problem: BlockRemovalProblem, measured: Sequence[MeasuredState]
-) -> tuple[MeasuredState, ...]:
-    """By ascending loss; the rank of each is its place by energy among those measured."""
-    states = np.array([problem.state_of(item.state.removed) for item in measured])
-    spectrum = Spectrum.of_states(problem, states)
-    by_name = {item.state.removed: item for item in measured}
-    ranked = [replace(by_name[state.removed], state=state) for state in spectrum]
-    return tuple(sorted(ranked, key=lambda m: (m.loss, m.state.rank)))
-
-
-def refine(
     problem: BlockRemovalProblem,
     states: States,
-    changes: FloatArray,
-    *,
-    ridge: float = 1e-2,
-) -> Sensitivity:
-    """The sensitivity corrected by measured loss changes, as the module describes.
-
-    Args:
-        problem: whose energy E is to be corrected.
-        states: 0/1 (S, N).
-        changes: float64 (S,), measured loss minus that of the intact model.
-        ridge: relative to the largest K_ss; measured losses carry the noise of a short text.
-    """
-    X = np.asarray(states, dtype=np.float64)
-    K = (X @ X.T) ** 2
-    damped = K + ridge * K.diagonal().max() * np.eye(len(K))
-    weights = np.linalg.solve(damped, changes - problem.energy(states))
-    return replace(problem.sensitivity, H=problem.Q + (X.T * weights) @ X, g=None, A=None)
+    losses: FloatArray,
+    finals: tuple[MeasuredState, ...],
+) -> tuple[MeasuredState, ...]:
+    """The finals first, then the others; all with their rank among all."""
+    everything = _by_loss(*_spectrum(problem, states, losses))
+    by_name = {item.state.removed: item.state for item in everything}
+    first = [replace(item, state=by_name[item.state.removed]) for item in finals]
+    chosen = {item.state.removed for item in finals}
+    return (*first, *(item for item in everything if item.state.removed not in chosen))

@@ -14,17 +14,14 @@ from scipy.stats import rankdata
 from qblock.errors import ParameterError, ProblemError
 from qblock.llm.blocks import ResidualStack
 from qblock.llm.losses import Report, removal_losses, silent
-from qblock.llm.select import lowest
+from qblock.llm.states import lowest, spread_states
 from qblock.llm.text import Tokens
 from qblock.pictures import require_matplotlib
 from qblock.problem import BlockRemovalProblem, FloatArray, States
-from qblock.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POOL = 4096
-"""Random states from which those spread over the spectrum are picked."""
 RESAMPLES = 2000
 TRUSTED, ROUGH = 0.9, 0.6
 """Lower ends of the interval of Spearman's correlation for a good and for a middling verdict."""
@@ -147,24 +144,6 @@ def validate(
         intact=float(losses[0]),
         num_lowest=len(low),
     )
-
-
-def spread_states(
-    problem: BlockRemovalProblem, count: int, *, exclude: States, seed: int
-) -> States:
-    """Random feasible states at even steps through the energies of a large random pool."""
-    reduced = problem.reduced
-    rng = np.random.default_rng(seed)
-    pool = np.zeros((POOL, len(reduced)), dtype=np.int8)
-    for k, budget in enumerate(reduced.budgets):
-        members = np.flatnonzero(reduced.group_of == k)
-        keys = rng.random((POOL, len(members))).argsort(axis=1)
-        np.put_along_axis(pool, members[keys[:, : int(budget)]], 1, axis=1)
-    ranked = Spectrum.of_states(problem, reduced.lift(pool)).states
-    known = {state.tobytes() for state in exclude}
-    fresh = np.array([state for state in ranked if state.tobytes() not in known])
-    places = np.linspace(0, len(fresh) - 1, min(count, len(fresh))).round().astype(np.int64)
-    return np.asarray(fresh[places], dtype=np.int8)
 
 
 def rank_agreement(

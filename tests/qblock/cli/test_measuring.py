@@ -169,6 +169,19 @@ def test_select_shows_states_by_loss(folder):
     assert all(len(s["removed"]) == 2 for s in found)
 
 
+def test_select_writes_the_corrected_sensitivity(folder, tmp_path):
+    output = tmp_path / "refined.npz"
+    options = ("--candidates", 4, "--random", 3, "--search-samples", 1)
+    options = (*options, "--finalists", 2, "--refined", output)
+    found = measure("select", folder, *options)
+    assert {s["rows"] for s in found} == {1, 4}
+    refined = load_sensitivity(output)
+    assert refined.provenance["refined"] == {"remove": 2, "states": 7, "ridge": 0.01}
+    assert json.loads(run("spectrum", output, "--remove", 2, "--json"))
+    with pytest.raises(ProblemError, match="--force"):
+        measure("select", folder, *options)
+
+
 def test_baselines_show_their_heldout_loss(folder):
     found = measure("baselines", folder, "--only", "block-influence,greedy-loss")
     assert list(found) == ["block-influence", "greedy-loss"]

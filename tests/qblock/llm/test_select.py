@@ -9,7 +9,8 @@ from tiny_models import tiny_model
 from qblock.errors import ParameterError, ProblemError
 from qblock.llm.blocks import residual_stack
 from qblock.llm.calibrate import calibrate
-from qblock.llm.select import lowest, matching_stack, refine, select
+from qblock.llm.select import matching_stack, select
+from qblock.llm.states import lowest
 from qblock.llm.validate import Validation, rank_agreement, scatter_plot, validate
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
@@ -26,34 +27,73 @@ def problem(stack):
 
 def test_select_ranks_the_lowest_states_by_their_loss(stack, problem):
     tokens = ragged_tokens()
-    measured = select(stack, problem, tokens, candidates=6)
+    measured = select(stack, problem, tokens, candidates=6).measured
     assert sorted(item.state.rank for item in measured) == list(range(6))
     assert {m.state.removed for m in measured} == {s.removed for s in lowest(problem, 6)}
     for item in measured:
         expected = plain_losses(stack, problem.state_of(item.state.removed), tokens)
         assert item.loss == pytest.approx(np.mean(expected), rel=1e-4)
         assert item.error == pytest.approx(np.std(expected, ddof=1) / np.sqrt(3), rel=1e-2)
+        assert item.rows == 3
     assert [m.loss for m in measured] == sorted(m.loss for m in measured)
 
 
 def test_enough_rounds_find_the_best_state_of_all(stack, problem):
-    measured = select(stack, problem, ragged_tokens(), candidates=10, rounds=4)
-    assert len({item.state.removed for item in measured}) == 35  # C(7, 3)
+    found = select(stack, problem, ragged_tokens(), candidates=10, rounds=4)
+    assert len({item.state.removed for item in found.measured}) == 35  # C(7, 3)
     everything = select(stack, problem, ragged_tokens(), candidates=35)
-    assert measured[0].state.removed == everything[0].state.removed
+    assert found.best.removed == everything.best.removed
 
 
-def test_refine_recovers_a_quadratic_loss():
-    rng = np.random.default_rng(0)
-    B = rng.standard_normal((6, 6))
-    truth = BlockRemovalProblem(Sensitivity(H=B @ B.T), remove=3)
-    wrong = BlockRemovalProblem(Sensitivity(H=np.eye(6)), remove=3)
-    states = lowest(truth, 20).states
-    refined = BlockRemovalProblem(refine(wrong, states, truth.energy(states), ridge=1e-9), remove=3)
-    np.testing.assert_allclose(refined.energy(states), truth.energy(states), rtol=1e-4)
+def test_finalists_are_measured_on_all_the_text(stack, problem):
+    tokens = ragged_tokens(8)
+    found = select(
+        stack, problem, tokens, candidates=4, rounds=2, random=5, search_rows=2, finalists=3
+    )
+    first, others = found.measured[:3], found.measured[3:]
+    assert [item.rows for item in first] == [8, 8, 8]
+    assert len(others) == 4 + 4 + 5 - 3
+    assert {item.rows for item in others} == {2}
+    for part in (first, others):
+        assert [item.loss for item in part] == sorted(item.loss for item in part)
+    for item in (first[0], others[0]):
+        rows = tokens[::4] if item.rows == 2 else tokens
+        expected = plain_losses(stack, problem.state_of(item.state.removed), rows)
+        assert item.loss == pytest.approx(np.mean(expected), rel=1e-4)
+    assert found.best == first[0].state
 
 
-@pytest.mark.parametrize("option", ["candidates", "rounds"])
+def test_what_is_measured_corrects_the_energy(stack, problem):
+    tokens = ragged_tokens()
+    found = select(stack, problem, tokens, candidates=10, random=10)
+    states = np.array([problem.state_of(m.state.removed) for m in found.measured])
+    losses = np.array([m.loss for m in found.measured])
+    refined = BlockRemovalProblem(found.refined, remove=3)
+    before, after = (spearmanr(p.energy(states), losses)[0] for p in (problem, refined))
+    assert after > max(before, 0.95)
+    assert found.refined.provenance["refined"]["states"] == 20
+
+
+def test_ctrl_c_keeps_finished_rounds(stack, problem):
+    def interrupt(share: float) -> None:
+        if share > 0.7:
+            raise KeyboardInterrupt
+
+    found = select(stack, problem, ragged_tokens(), candidates=8, rounds=2, report=interrupt)
+    assert found.interrupted
+    assert len(found.measured) == 8
+    whole = select(stack, problem, ragged_tokens(), candidates=8)
+    assert not whole.interrupted
+    assert found.measured == whole.measured
+
+
+@pytest.mark.parametrize("search_rows", [0, 4])
+def test_rows_that_are_not_there_are_refused(stack, problem, search_rows):
+    with pytest.raises(ParameterError, match=f"{search_rows} of 3 rows"):
+        select(stack, problem, ragged_tokens(), search_rows=search_rows)
+
+
+@pytest.mark.parametrize("option", ["candidates", "rounds", "finalists"])
 def test_nothing_to_measure_is_refused(stack, problem, option):
     with pytest.raises(ParameterError, match="at least one"):
         select(stack, problem, ragged_tokens(), **{option: 0})
