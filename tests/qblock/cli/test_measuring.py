@@ -176,7 +176,7 @@ def test_select_writes_the_corrected_sensitivity(folder, tmp_path):
     found = measure("select", folder, *options)
     assert {s["rows"] for s in found} == {1, 4}
     refined = load_sensitivity(output)
-    assert refined.provenance["refined"] == {"remove": 2, "states": 7, "ridge": 0.01}
+    assert refined.provenance["refined"] == {"remove": 2, "states": 7, "ridge": 0.03}
     assert json.loads(run("spectrum", output, "--remove", 2, "--json"))
     with pytest.raises(ProblemError, match="--force"):
         measure("select", folder, *options)

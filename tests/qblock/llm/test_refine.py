@@ -35,3 +35,15 @@ def test_the_gradient_is_part_of_what_is_corrected():
     corrected = BlockRemovalProblem(refined, remove=3).energy(states)
     assert (np.abs(corrected - linear.energy(states) - 1) < 0.2).all()
     assert refined.provenance["refined"]["remove"] == 3
+
+
+def test_light_blocks_do_not_pay_for_a_heavy_one():
+    """The loss without block 0 saturates; what that teaches must not disturb the others."""
+    H = np.diag([100.0, 1, 1.1, 1.2, 1.3, 1.4])
+    problem = BlockRemovalProblem(Sensitivity(H=H), remove=2)
+    heavy = np.eye(6, dtype=np.int8)[1:] + np.eye(6, dtype=np.int8)[0]
+    refined = refine(problem, heavy, np.full(5, 10.0))
+    after = BlockRemovalProblem(refined, remove=2)
+    assert (after.energy(heavy) < 20).all()
+    light = [s for s in lowest(problem, 15).states if not s[0]]
+    np.testing.assert_allclose(after.energy(light), problem.energy(light), rtol=0.05)
