@@ -30,23 +30,23 @@ def select(
     rounds: Annotated[
         int,
         typer.Option(
-            "--rounds", min=1, help="Correct H by what was measured, and look again, so often."
+            "--rounds", min=1, help="How often to measure, each time with H corrected by the last."
         ),
-    ] = 1,
+    ] = 3,
     random: Annotated[
         int,
         typer.Option(
-            "--random", min=0, help="Random states measured too, for the correction to learn from."
+            "--random", min=0, help="Random states measured too; for a --refined to be used widely."
         ),
     ] = 0,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows of text.")] = 16,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows of text.")] = 32,
     search_samples: Annotated[
         int | None,
         typer.Option(
             "--search-samples",
             min=1,
             help="Rows that the rounds measure on; the finalists are measured on all.",
-            show_default="all",
+            show_default="a quarter of them",
         ),
     ] = None,
     finalists: Annotated[
@@ -66,16 +66,14 @@ def select(
     dtype: _model.DtypeOption = "auto",
     device: _model.DeviceOption = "auto",
     architecture: _model.ArchitectureOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite the file of --refined.")
-    ] = False,
+    force: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Re-rank the lowest states by measured loss: an excited state is often the best model.
 
-    With many blocks to remove use several rounds, in which H learns from what is measured:
-    --rounds 3 --random 24 --samples 32 --search-samples 8. Uses the calibration part of the
-    text, so that the held-out part stays unseen. Ctrl-C keeps the rounds that are finished.
+    In each round H is corrected by what was measured and solved again, since the more blocks go,
+    the more it errs; the best are measured on more text. Uses the calibration part of the text,
+    so that the held-out part stays unseen. Ctrl-C keeps the rounds that are finished.
     """
     if refined is not None:
         common.check_output(refined, force)
@@ -93,7 +91,7 @@ def select(
             candidates=candidates,
             rounds=rounds,
             random=random,
-            search_rows=search_samples,
+            search_rows=search_samples or max(1, samples // 4),
             finalists=finalists,
             seed=seed,
             batch_size=batch_size,

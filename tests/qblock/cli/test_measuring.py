@@ -171,7 +171,7 @@ def test_select_shows_states_by_loss(folder):
 
 def test_select_writes_the_corrected_sensitivity(folder, tmp_path):
     output = tmp_path / "refined.npz"
-    options = ("--candidates", 4, "--random", 3, "--search-samples", 1)
+    options = ("--candidates", 4, "--rounds", 1, "--random", 3, "--search-samples", 1)
     options = (*options, "--finalists", 2, "--refined", output)
     found = measure("select", folder, *options)
     assert {s["rows"] for s in found} == {1, 4}
