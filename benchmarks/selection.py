@@ -37,6 +37,10 @@ NESTED = ("greedy-loss", "iterative-block-influence")
 SEQ_LEN = 128
 SEARCH_ROWS, FINAL_ROWS = 8, 32
 SEARCH = {"candidates": 20, "rounds": 3, "random": 24, "finalists": 8}
+CORRELATED = (4, 8)
+"""Budgets at which energies and losses are compared."""
+REFINE = {"candidates": 64, "random": 48}
+"""What the refined energy learns from, on `SEARCH_ROWS` rows."""
 SELECTED = "ablation, `select`"
 FAIR = f"greedy-loss on {FINAL_ROWS} rows"
 SAVE_EVERY = 4
@@ -91,8 +95,8 @@ def agreements(
     """Spearman over all, the lowest and the random states, for each energy.
 
     All are judged on the same states: the `each` lowest of every curvature, and as many random
-    ones spread over its spectrum. (The refined energy has learnt from other random states, and
-    from the loss of low states on other text.)
+    ones spread over its spectrum. The refined energy has learnt from other random states, and
+    from the loss of low ones on other text.
     """
     problems = {c: _problem(c, budget) for c in CURVATURES}
     none = np.zeros((0, len(judge.stack)), dtype=np.int8)
@@ -111,27 +115,36 @@ def agreements(
     ]
 
 
-def selections(
-    cache: Cache, stack: ResidualStack, text: Text
-) -> tuple[list[States], dict[int, Sensitivity]]:
-    """What `select` chooses at each budget, and the refined sensitivity it leaves."""
-    chosen, refined = [], {}
+def selections(cache: Cache, stack: ResidualStack, text: Text) -> list[States]:
+    """What `select` chooses at each budget."""
+    chosen = []
     tokens = text.calibration.rows(FINAL_ROWS, SEQ_LEN)
     for budget in BUDGETS:
         problem = _problem("ablation", budget)
 
-        def run(p: BlockRemovalProblem = problem) -> dict[str, Any]:
+        def run(p: BlockRemovalProblem = problem) -> list[int]:
             found = select(stack, p, tokens, search_rows=SEARCH_ROWS, seed=100, **SEARCH)
-            return {
-                "state": p.state_of(found.best.removed).tolist(),
-                "measured": len(found.measured),
-                "H": found.refined.H.tolist(),
-            }
+            return p.state_of(found.best.removed).tolist()
 
         done = cache.get(f"{SELECTED} {budget} {SEARCH} {SEARCH_ROWS} {FINAL_ROWS}", run)
-        chosen.append(np.array(done["state"], dtype=np.int8))
-        refined[budget] = replace(problem.sensitivity, H=np.array(done["H"]))
-    return chosen, refined
+        chosen.append(np.array(done, dtype=np.int8))
+    return chosen
+
+
+def refinements(cache: Cache, stack: ResidualStack, text: Text) -> dict[int, Sensitivity]:
+    """The ablation sensitivity as refined for each of the `CORRELATED` budgets."""
+    refined = {}
+    tokens = text.calibration.rows(SEARCH_ROWS, SEQ_LEN)
+    for budget in CORRELATED:
+        problem = _problem("ablation", budget)
+
+        def run(p: BlockRemovalProblem = problem) -> list[list[float]]:
+            H: list[list[float]] = select(stack, p, tokens, seed=100, **REFINE).refined.H.tolist()
+            return H
+
+        H = cache.get(f"refined {budget} {REFINE} {SEARCH_ROWS}", run)
+        refined[budget] = replace(problem.sensitivity, H=np.array(H))
+    return refined
 
 
 def baselines(cache: Cache, stack: ResidualStack, text: Text) -> dict[str, list[States]]:
@@ -244,12 +257,14 @@ def report(
         "",
         f"Spearman correlation of energy and measured loss on {len(many.tokens)} held-out rows, "
         f"with 95 % bootstrap intervals; the states are the {each} lowest of each curvature and "
-        f"{each} random ones spread over each one's spectrum, the same for all rows:",
+        f"{each} random ones spread over each one's spectrum, the same for all rows. The refined "
+        f"energy has learnt from {REFINE['random']} other random states and the "
+        f"{REFINE['candidates']} lowest, measured on {SEARCH_ROWS} rows of the calibration part:",
         "",
         "| energy | M | all | lowest | random |",
         "|---|---|---|---|---|",
     ]
-    for budget in (4, 8):
+    for budget in CORRELATED:
         for name, intervals in agreements(many, refined[budget], budget, each):
             out.append(f"| {name} | {budget} | " + " | ".join(map(str, intervals)) + " |")
     return "\n".join(out) + "\n"
@@ -285,8 +300,12 @@ def main() -> None:
         Judge(cache, stack, text.heldout.rows(rows, SEQ_LEN))
         for rows in (options.heldout_rows, options.agreement_rows)
     ]
-    selected, refined = selections(cache, stack, text)
-    ways = {SELECTED: selected} | chosen(cache, stack, text) | baselines(cache, stack, text)
+    ways = (
+        {SELECTED: selections(cache, stack, text)}
+        | chosen(cache, stack, text)
+        | baselines(cache, stack, text)
+    )
+    refined = refinements(cache, stack, text)
     section = report(*judges, text, ways, refined, options.each)
     write_section(options.results, section)
     print(section)
