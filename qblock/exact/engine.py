@@ -17,20 +17,8 @@ from qblock.exact.pool import (
     highest,
     tie_width,
 )
-from qblock.exact.search import (
-    CLOSED,
-    DONE,
-    WANTS_SHIFT,
-    Policy,
-    new_shifts,
-    new_work,
-    open_bound,
-    process,
-    root_stack,
-    run_slice,
-)
-from qblock.exact.shifts import average_shift, optimal_shift, scaled_shift
-from qblock.problem import IntArray, ReducedProblem, States
+from qblock.exact.walk import Walk
+from qblock.problem import ReducedProblem, States
 
 DESCENTS = 50
 """Descents from random states in a batch; the pool is full when a batch changes nothing."""
@@ -38,24 +26,8 @@ DESCENTS = 50
 MAX_DESCENTS = 1000
 """Descents at most."""
 
-ROOT_ROUNDS = 5
-"""Times at most that the root is bounded, each with a shift for what is left of it."""
-
-PATIENCE = 1000
-"""Nodes of one level that use the shift of an earlier level before it gets its own: a shift for 80
-blocks costs as much as a thousand nodes."""
-
-VISITS_BEFORE_AVERAGE = 3000
-"""Nodes of one level after which its shift is first fitted to the nodes seen there."""
-
-POLICY = Policy(effort=4.0, few=100, some=1000)
-"""For the nodes of the search."""
-
-ROOT_EFFORT = 0.01
-"""The root's bound is driven further: it is what a search that is stopped can claim."""
-
 NODES_PER_SLICE = 2000
-"""Nodes between two looks at the clock: some tens of milliseconds."""
+"""Nodes between two looks at the clock: some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +72,7 @@ def prove(
     search = Search(problem, k)
     search.seed_pool(seed, stop)
     seeded = time.perf_counter()
-    search.process_root()
+    search.walk.process_root()
     rooted = time.perf_counter()
     limit = math.inf if max_nodes is None else max_nodes
     while search.nodes < limit and search.advance(int(min(NODES_PER_SLICE, limit))):
@@ -135,7 +107,14 @@ def compile_kernels() -> float:
 
 
 class Search:
-    """A branch and bound under way: the arrays of the kernels, and the order of the blocks."""
+    """A branch and bound under way.
+
+    Attributes:
+        order: int64 (n,), the order in which blocks are branched on.
+        model: the problem in that order.
+        pool: the k lowest states seen.
+        walk: over the whole tree.
+    """
 
     def __init__(self, problem: ReducedProblem, k: int) -> None:
         n = len(problem)
@@ -147,9 +126,7 @@ class Search:
         )
         self.num_feasible = problem.num_feasible
         self.pool = empty_pool(min(k, self.num_feasible), n, _rounding(problem))
-        self.stack = root_stack(self.model)
-        self.work = new_work(self.model)
-        self.shifts = new_shifts(self.model, PATIENCE)
+        self.walk = Walk(self.model, self.pool)
 
     def seed_pool(self, seed: int, stop: Callable[[], bool]) -> None:
         """Fill the pool by local search, so that the proof starts with a good threshold."""
@@ -162,90 +139,24 @@ class Search:
             if float(highest(self.pool)) == before or stop():
                 return
 
-    def process_root(self) -> None:
-        """Bound the root and fix blocks there, again while a shift for fewer blocks helps.
-
-        The first shift is a cheap one: on easy instances it fixes many blocks, and the optimal
-        one for the others costs as the cube of their number.
-        """
-        self.shifts.d[0] = scaled_shift(self.model.Q, self.model.group_of)
-        for optimal in range(ROOT_ROUNDS):
-            size = self.stack.size[0]
-            if optimal:
-                self._make_first_shift(0)
-            if self._process(0) == CLOSED:
-                self.stack.depth[0] = -1
-                return
-            if optimal and self.stack.size[0] > 0.9 * size:
-                return
-
-    def _process(self, at: int) -> int:
-        policy = POLICY._replace(effort=ROOT_EFFORT)
-        return int(process(self.shifts, self.stack, at, self.pool, self.work, policy))
-
-    def _members(self, level: int) -> IntArray:
-        """Blocks from `level` on that the root has not decided."""
-        survivors = self.stack.free[0, : self.stack.size[0]]
-        return survivors[survivors >= level]
-
-    def _make_first_shift(self, level: int) -> None:
-        """Give a level a shift of its own.
-
-        It is made for the root with the earlier blocks decided in the mean, at their relaxed
-        values.
-        """
-        model, stack, shifts = self.model, self.stack, self.shifts
-        survivors = self._members(0)
-        later = survivors >= level
-        members, earlier = survivors[later], survivors[~later]
-        c, y = stack.c[0, : len(survivors)], stack.y[0, : len(survivors)]
-        linear = c[later] + 2 * model.Q[np.ix_(members, earlier)] @ y[~later]
-        group_of = model.group_of[members]
-        before = shifts.d[shifts.row[level], members]
-        shift = optimal_shift(
-            model.Q[np.ix_(members, members)] + np.diag(linear),
-            group_of,
-            np.bincount(group_of, weights=y[later], minlength=len(model.budgets)).astype(
-                np.float64
-            ),
-            start=before + linear if before.any() else None,
-        )
-        shifts.d[level] = 0.0
-        shifts.d[level, members] = shift - linear  # linear terms need no curvature
-        shifts.row[level:] = np.maximum(shifts.row[level:], level)
-        shifts.due[level] = shifts.visits[level] + VISITS_BEFORE_AVERAGE
-
-    def _average_shift(self, level: int) -> None:
-        """Make the shift of a level again, for the nodes seen there."""
-        shifts, members = self.shifts, self._members(level)
-        shifts.d[level, members] = average_shift(
-            self.model.Q[np.ix_(members, members)],
-            self.model.group_of[members],
-            shifts.spread[level, members] / shifts.visits[level],
-            shifts.d[level, members],
-        )
-        shifts.due[level] = 10 * shifts.visits[level]
-
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
-        end = run_slice(self.shifts, self.stack, self.pool, self.work, POLICY, max_nodes)
-        if end == WANTS_SHIFT:
-            level = int(self.stack.free[self.stack.depth[0], 1])
-            if self.shifts.row[level] == level:
-                self._average_shift(level)
-            else:
-                self._make_first_shift(level)
-        return bool(end != DONE)
+        return self.walk.advance(max_nodes)
 
     @property
     def nodes(self) -> int:
         """Nodes looked at below the root."""
-        return int(self.stack.nodes[0])
+        return self.walk.nodes
+
+    @property
+    def open_bound(self) -> float:
+        """The lowest bound of what has not been looked at yet; infinite when it is over."""
+        return self.walk.open_bound
 
     def gap(self) -> float:
         """From the lowest open bound to the k-th energy, relative to the latter; 0 when done."""
         top = float(highest(self.pool))
-        below = top - float(open_bound(self.stack))
+        below = top - self.open_bound
         return max(below / abs(top), 0.0) if 0.0 < abs(top) < math.inf else math.inf
 
     def states(self) -> States:
@@ -259,7 +170,7 @@ class Search:
         energies = self.pool.energies[: self.pool.used[0]]
         width = float(tie_width(self.pool))
         top = float(highest(self.pool))
-        unseen = float(open_bound(self.stack)) - float(self.pool.width[0])
+        unseen = self.open_bound - float(self.pool.width[0])
         everything = len(energies) == self.num_feasible
         return Certificate(
             proved=unseen == math.inf,

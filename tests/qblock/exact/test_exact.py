@@ -34,9 +34,9 @@ def _policy(request):
     """Small problems never branch as shipped: they are enumerated at the root."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "eager to branch":
-            patch.setattr("qblock.exact.engine.POLICY", Policy(effort=0.5, few=0, some=0))
-            patch.setattr("qblock.exact.engine.PATIENCE", 2)
-            patch.setattr("qblock.exact.engine.VISITS_BEFORE_AVERAGE", 3)
+            patch.setattr("qblock.exact.walk.POLICY", Policy(effort=0.5, few=0, some=0))
+            patch.setattr("qblock.exact.walk.PATIENCE", 2)
+            patch.setattr("qblock.exact.walk.VISITS_BEFORE_AVERAGE", 3)
         yield
 
 
