@@ -1,6 +1,8 @@
-"""The exact engine against its goals and its peers, on seeded instances, one thread each.
+"""The exact engine against its goals and its peers, on seeded instances, one thread each unless
+said otherwise.
 
     python benchmarks/exact.py spectra     the 100 lowest states proved, set-up included
+    python benchmarks/exact.py threads     the long ones of these with one thread and with two
     python benchmarks/exact.py peers       one optimum: SCIP, CP-SAT, Gurobi beside the engine
     python benchmarks/exact.py enumerate   equal to all C(32, 16) states, one by one
 
@@ -43,6 +45,8 @@ BUNDLED = "smollm2-135m-fisher"
 BUNDLED_GOAL = 0.1
 """The bundled real instance, measured at every budget, and its goal in seconds."""
 
+THREADED: list[tuple[Kind, int, int]] = [("lowrank", 80, 9), ("lowrank", 52, 16)]
+
 PEERS: list[tuple[Kind, int, int]] = [
     ("heavy", 80, 16),
     ("homog", 80, 16),
@@ -69,7 +73,7 @@ def run_exact(
     problem: BlockRemovalProblem, k: int, limit: float = LIMIT
 ) -> tuple[float, SolveResult]:
     started = time.process_time()
-    result = get_backend("exact").sample(problem, seed=0, k=k, time_limit=limit)
+    result = get_backend("exact").sample(problem, seed=0, k=k, threads=1, time_limit=limit)
     return time.process_time() - started, result
 
 
@@ -99,6 +103,24 @@ def _spectrum_row(name: str, problem: BlockRemovalProblem, goal: float) -> None:
         f"| {certificate.nodes} | {proof} |",
         flush=True,
     )
+
+
+def threads() -> None:
+    """Wall clock, which depends on what else the machine does: hence both in turn, twice."""
+    print("| kind | N | M | threads | wall s | CPU s | nodes |")
+    print("|---|---|---|---|---|---|---|")
+    for kind, n, remove in THREADED:
+        for count in (1, 2, 1, 2):
+            started, cpu = time.perf_counter(), time.process_time()
+            result = get_backend("exact").sample(
+                problem_of(kind, n, remove), seed=0, k=100, threads=count
+            )
+            assert result.certificate is not None
+            print(
+                f"| {kind} | {n} | {remove} | {count} | {time.perf_counter() - started:.2f} "
+                f"| {time.process_time() - cpu:.2f} | {result.certificate.nodes} |",
+                flush=True,
+            )
 
 
 def scip(Q: FloatArray, remove: int) -> tuple[float | None, bool]:
@@ -216,7 +238,7 @@ def enumerate_all() -> None:
 
 
 def main() -> None:
-    parts = {"spectra": spectra, "peers": peers, "enumerate": enumerate_all}
+    parts = {"spectra": spectra, "threads": threads, "peers": peers, "enumerate": enumerate_all}
     if len(sys.argv) != 2 or sys.argv[1] not in parts:
         sys.exit(__doc__)
     run_exact(problem_of("lowrank", 20, 8), 100)  # compiled and warm

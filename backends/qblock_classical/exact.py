@@ -1,5 +1,6 @@
 """Backend `exact`: the k lowest states with a certificate."""
 
+import numba
 from pydantic import Field
 
 from qblock.backend import (
@@ -24,6 +25,12 @@ class ExactParameters(Parameters):
         description="how many of the lowest states to prove",
         json_schema_extra={"unit": "states"},
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="of searches longer than about half a second; None: one for each core, "
+        "or NUMBA_NUM_THREADS if that is set",
+    )
 
 
 class Exact(Backend[ExactParameters]):
@@ -46,6 +53,7 @@ class Exact(Backend[ExactParameters]):
                 problem,
                 parameters.k,
                 seed=run.seed,
+                threads=parameters.threads or numba.config.NUMBA_NUM_THREADS,
                 stop=lambda: interrupted() or run.expired(),
                 report=lambda message: run.report(Progress(message)),
             )

@@ -4,6 +4,8 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ from qblock.exact.pool import (
     empty_pool,
     fill_by_descent,
     highest,
+    merge,
     tie_width,
 )
 from qblock.exact.walk import Walk
@@ -28,6 +31,12 @@ MAX_DESCENTS = 1000
 
 NODES_PER_SLICE = 2000
 """Nodes between two looks at the clock: some milliseconds."""
+
+NODES_BEFORE_THREADS = 200_000
+"""Nodes after which a search goes on in several threads: about half a second."""
+
+NODES_PER_ROUND = 10_000
+"""Nodes of each thread between two exchanges: some tens of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ def prove(
     k: int,
     *,
     seed: int = 0,
+    threads: int = 1,
     max_nodes: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda message: None,
@@ -64,6 +74,8 @@ def prove(
         problem: with at least one block to decide.
         k: how many states.
         seed: of the local search that fills the list first; it cannot change what is proved.
+        threads: of a long search; short ones take one. It can change neither what is proved nor,
+            but for ties at the k-th place, the list.
         max_nodes: stop after about this many nodes.
         stop: asked every few hundredths of a second.
         report: told of the progress as often.
@@ -72,13 +84,19 @@ def prove(
     search = Search(problem, k)
     search.seed_pool(seed, stop)
     seeded = time.perf_counter()
-    search.walk.process_root()
+    search.walks[0].process_root()
     rooted = time.perf_counter()
     limit = math.inf if max_nodes is None else max_nodes
-    while search.nodes < limit and search.advance(int(min(NODES_PER_SLICE, limit))):
-        report(f"{search.nodes:.3g} nodes, gap {search.gap():.2%}")
-        if stop():
-            break
+    with ThreadPoolExecutor(threads) as executor:  # starts none before it is given work
+        more = True
+        while more and search.nodes < limit:
+            if threads > 1 and search.nodes >= NODES_BEFORE_THREADS:
+                more = search.advance_side_by_side(executor, threads)
+            else:
+                more = search.advance(int(min(NODES_PER_SLICE, limit)))
+            report(f"{search.nodes:.3g} nodes, gap {search.gap():.2%}")
+            if stop():
+                break
     done = time.perf_counter()
     return Proof(
         search.states(), search.certificate(), seeded - started, rooted - seeded, done - rooted
@@ -113,7 +131,7 @@ class Search:
         order: int64 (n,), the order in which blocks are branched on.
         model: the problem in that order.
         pool: the k lowest states seen.
-        walk: over the whole tree.
+        walks: the first has the whole tree, until others take parts of it over.
     """
 
     def __init__(self, problem: ReducedProblem, k: int) -> None:
@@ -126,7 +144,7 @@ class Search:
         )
         self.num_feasible = problem.num_feasible
         self.pool = empty_pool(min(k, self.num_feasible), n, _rounding(problem))
-        self.walk = Walk(self.model, self.pool)
+        self.walks = [Walk(self.model, self.pool)]
 
     def seed_pool(self, seed: int, stop: Callable[[], bool]) -> None:
         """Fill the pool by local search, so that the proof starts with a good threshold."""
@@ -141,17 +159,37 @@ class Search:
 
     def advance(self, max_nodes: int) -> bool:
         """Look at up to `max_nodes` more nodes; False when the search is over."""
-        return self.walk.advance(max_nodes)
+        return self.walks[0].advance(max_nodes)
+
+    def advance_side_by_side(self, executor: Executor, count: int) -> bool:
+        """Look at more nodes in `count` walks at once; False when the search is over.
+
+        Each walk looks at the same number of nodes before they tell each other what they found
+        and share what is left. So no walk reads what another one writes, and the result does not
+        depend on how fast the threads run.
+        """
+        while len(self.walks) < count:
+            self.walks.append(self.walks[0].companion())
+        for walk in self.walks:
+            busiest = max(self.walks, key=lambda other: other.open_rows)
+            if walk.open_rows == 0 and busiest.open_rows > 1:
+                busiest.share_with(walk)
+        more = list(executor.map(lambda walk: walk.advance(NODES_PER_ROUND), self.walks))
+        for walk in self.walks[1:]:
+            merge(self.pool, walk.pool)
+        for walk in self.walks[1:]:
+            walk.pool = deepcopy(self.pool)
+        return any(more)
 
     @property
     def nodes(self) -> int:
         """Nodes looked at below the root."""
-        return self.walk.nodes
+        return sum(walk.nodes for walk in self.walks)
 
     @property
     def open_bound(self) -> float:
         """The lowest bound of what has not been looked at yet; infinite when it is over."""
-        return self.walk.open_bound
+        return min(walk.open_bound for walk in self.walks)
 
     def gap(self) -> float:
         """From the lowest open bound to the k-th energy, relative to the latter; 0 when done."""

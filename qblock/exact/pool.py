@@ -92,6 +92,15 @@ def offer(pool: Pool, energy: float, state: States) -> None:
     pool.used[0] = keep_lowest(pool.energies, pool.states, pool.used[0], energy, state)
 
 
+def merge(pool: Pool, other: Pool) -> None:
+    """Take over what is in another pool, and what is known to be missing from it."""
+    known = {state.tobytes() for state in pool.states[: pool.used[0]]}
+    pool.lost[0] = min(pool.lost[0], other.lost[0])
+    for at in range(other.used[0]):
+        if other.states[at].tobytes() not in known:
+            offer(pool, other.energies[at], other.states[at])
+
+
 MAX_EXPANDED = 5000
 """Pool members at most whose neighbours are offered in one sweep."""
 

@@ -5,6 +5,7 @@ diagonal), x = 1 first: removing a heavy block is refuted at once, and what rema
 problem for which a larger shift is valid. The whole state of the search is in arrays.
 """
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -362,3 +363,22 @@ def open_bound(stack: Stack) -> float:
         if stack.child[at] < 2:
             lowest = min(lowest, stack.bound[at])
     return lowest
+
+
+def open_rows(stack: Stack) -> IntArray:
+    """Rows (R,) of the nodes with children that have not been looked at."""
+    return np.flatnonzero(stack.child[: stack.depth[0] + 1] < 2)
+
+
+def split(stack: Stack) -> Stack:
+    """Move every second open row to a stack of its own.
+
+    The rows of a path do not need each other: each holds its node in full, apart from its matrix,
+    which is in the same place in both stacks. Every second one, as subtrees become smaller from
+    row to row.
+    """
+    other = deepcopy(stack)
+    rows = open_rows(stack)
+    stack.child[rows[0::2]] = 2
+    other.child[rows[1::2]] = 2
+    return other

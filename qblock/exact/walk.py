@@ -1,4 +1,6 @@
-"""A walk over the search tree, and the shifts it makes on its way."""
+"""A walk over a part of the search tree: what one thread needs, and the shifts it makes."""
+
+from copy import deepcopy
 
 import numpy as np
 
@@ -12,9 +14,11 @@ from qblock.exact.search import (
     new_shifts,
     new_work,
     open_bound,
+    open_rows,
     process,
     root_stack,
     run_slice,
+    split,
 )
 from qblock.exact.shifts import average_shift, optimal_shift, scaled_shift
 from qblock.problem import IntArray
@@ -37,12 +41,12 @@ ROOT_EFFORT = 0.01
 
 
 class Walk:
-    """A depth-first walk under way.
+    """A depth-first walk under way; two of them share nothing that changes.
 
     Attributes:
         model: the whole problem.
         pool: the lowest states that this walk knows.
-        stack: what it has still to look at.
+        stack: the part of the tree it has still to look at.
         shifts: the shifts it uses and makes.
     """
 
@@ -52,6 +56,13 @@ class Walk:
         self.stack = root_stack(model)
         self.shifts = new_shifts(model, PATIENCE)
         self.work = new_work(model)
+
+    def companion(self) -> "Walk":
+        """A walk with nothing to do yet that starts from what this one knows."""
+        other = Walk(self.model, deepcopy(self.pool))
+        other.shifts = deepcopy(self.shifts)
+        other.stack.depth[0] = -1
+        return other
 
     def process_root(self) -> None:
         """Bound the root and fix blocks there, again while a shift for fewer blocks helps.
@@ -145,3 +156,14 @@ class Walk:
     def open_bound(self) -> float:
         """The lowest bound of what it has not looked at yet; infinite when that is nothing."""
         return float(open_bound(self.stack))
+
+    @property
+    def open_rows(self) -> int:
+        """Nodes on its path with children that it has not looked at yet."""
+        return len(open_rows(self.stack))
+
+    def share_with(self, idle: "Walk") -> None:
+        """Leave half of what is still to be looked at to a walk that has nothing to do."""
+        part = split(self.stack)
+        part.nodes[0] = idle.nodes
+        idle.stack = part

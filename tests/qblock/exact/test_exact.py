@@ -1,3 +1,4 @@
+import threading
 import time
 
 import numpy as np
@@ -8,6 +9,7 @@ from support import all_states, problems
 
 from qblock.exact import prove
 from qblock.exact.search import Policy
+from qblock.exact.walk import Walk
 from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.registry import get_backend
@@ -31,19 +33,28 @@ def assert_certificate_is_true(problem, found, truth, certificate):
 
 @pytest.fixture(scope="module", params=["eager to branch", "as shipped"], autouse=True)
 def _policy(request):
-    """Small problems never branch as shipped: they are enumerated at the root."""
+    """Small problems never branch as shipped, let alone in several threads: they are enumerated
+    at the root."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "eager to branch":
             patch.setattr("qblock.exact.walk.POLICY", Policy(effort=0.5, few=0, some=0))
             patch.setattr("qblock.exact.walk.PATIENCE", 2)
             patch.setattr("qblock.exact.walk.VISITS_BEFORE_AVERAGE", 3)
+            patch.setattr("qblock.exact.engine.NODES_BEFORE_THREADS", 1)
+            patch.setattr("qblock.exact.engine.NODES_PER_SLICE", 1)
+            patch.setattr("qblock.exact.engine.NODES_PER_ROUND", 3)
         yield
 
 
-@given(problems(max_blocks=11), st.sampled_from([1, 2, 5, 20, 100, 5000]), st.integers(0, 3))
+@given(
+    problems(max_blocks=11),
+    st.sampled_from([1, 2, 5, 20, 100, 5000]),
+    st.integers(0, 3),
+    st.sampled_from([1, 2, 5]),
+)
 @settings(max_examples=400, deadline=None)
-def test_k_lowest_states_equal_enumeration(problem, k, seed):
-    result = get_backend("exact").sample(problem, seed=seed, k=k)
+def test_k_lowest_states_equal_enumeration(problem, k, seed, threads):
+    result = get_backend("exact").sample(problem, seed=seed, k=k, threads=threads)
     truth, found = truth_of(problem), Spectrum.of(problem, result)
     scale = np.abs(problem.Q).sum()
     assert len(found) == min(k, len(truth))
@@ -69,9 +80,10 @@ def test_k_lowest_states_equal_enumeration(problem, k, seed):
     st.integers(0, 10**6),
     st.integers(0, 60),
     st.sampled_from([1, 10, 50]),
+    st.sampled_from([1, 3]),
 )
-@settings(max_examples=60, deadline=None)
-def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k):
+@settings(max_examples=100, deadline=None)
+def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k, threads):
     n = 14
     rng = np.random.default_rng(seed)
     B = rng.standard_normal((n, n))
@@ -80,7 +92,7 @@ def test_stopped_search_claims_only_what_is_true(kind, seed, max_nodes, k):
     problem = BlockRemovalProblem(
         Sensitivity(H=H, groups=groups), remove={"a": 4, "b": 2} if groups else 6
     )
-    proof = prove(problem.reduced, k, seed=seed, max_nodes=max_nodes)
+    proof = prove(problem.reduced, k, seed=seed, threads=threads, max_nodes=max_nodes)
     found = Spectrum.of_states(problem, problem.reduced.lift(proof.states))
     assert found.infeasible == 0
     assert_certificate_is_true(problem, found, truth_of(problem), proof.certificate)
@@ -100,6 +112,32 @@ def test_stopped_run_keeps_a_valid_bound():
     assert stopped.certificate.lower_bound <= truth.energies[0]
     assert np.isfinite(stopped.certificate.lower_bound)
     assert_certificate_is_true(problem, found, truth, stopped.certificate)
+
+
+def test_threads_share_the_search_and_do_not_depend_on_timing(monkeypatch):
+    """Three threads list what one lists, and look at the same nodes each time."""
+    monkeypatch.setattr("qblock.exact.engine.NODES_BEFORE_THREADS", 500)
+    monkeypatch.setattr("qblock.exact.engine.NODES_PER_ROUND", 500)
+    busy = []
+    advance = Walk.advance
+
+    def observed(walk, max_nodes):
+        before = walk.nodes
+        more = advance(walk, max_nodes)
+        if walk.nodes > before:
+            busy.append(threading.get_ident())
+        return more
+
+    monkeypatch.setattr(Walk, "advance", observed)
+    problem = BlockRemovalProblem(random_instance("lowrank", 36, seed=0), remove=12).reduced
+    alone = prove(problem, 50, threads=1)
+    assert set(busy) == {threading.get_ident()}
+    shared, again = (prove(problem, 50, threads=3) for _ in range(2))
+    assert len(set(busy)) > 2
+    assert shared.certificate == again.certificate
+    for proof in (shared, again):
+        assert proof.certificate.proved
+        assert set(map(bytes, proof.states)) == set(map(bytes, alone.states))
 
 
 def test_budgets_of_a_large_tied_problem_are_proved_at_once():

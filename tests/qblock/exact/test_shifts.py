@@ -23,7 +23,7 @@ def least_curvature(walk, level):
 def test_every_shift_leaves_a_convex_form(problem, level):
     search = Search(problem.reduced, 3)
     search.seed_pool(0, lambda: False)
-    walk = search.walk
+    walk = search.walks[0]
     walk.process_root()
     level = min(level, len(search.order) - 1)
     if len(walk._members(level)) > 1:
@@ -40,7 +40,7 @@ def test_shifts_of_a_long_search_leave_convex_forms(monkeypatch):
         BlockRemovalProblem(random_instance("lowrank", 32, seed=3), remove=9).reduced, 50
     )
     search.seed_pool(0, lambda: False)
-    walk = search.walk
+    walk = search.walks[0]
     walk.process_root()
     while search.nodes < 20_000 and search.advance(2000):
         pass
@@ -59,7 +59,7 @@ def test_blocks_fixed_at_the_root_do_not_bend_the_bound():
     problem = BlockRemovalProblem(Sensitivity(H=np.round(B + B.T)), remove=n - 1)
     search = Search(problem.reduced, 3)
     search.seed_pool(1, lambda: False)
-    search.walk.process_root()
+    search.walks[0].process_root()
     while search.advance(100):
         pass
     assert search.certificate().proved
@@ -70,7 +70,7 @@ def test_blocks_fixed_at_the_root_do_not_bend_the_bound():
 @settings(max_examples=200, deadline=None)
 def test_the_cheap_shift_leaves_a_convex_form(problem):
     search = Search(problem.reduced, 3)
-    walk = search.walk
+    walk = search.walks[0]
     walk.shifts.d[0] = scaled_shift(walk.model.Q, walk.model.group_of)
     if len(search.order) > 1:
         assert least_curvature(walk, 0) >= -1e-9 * np.abs(walk.model.Q).max()
