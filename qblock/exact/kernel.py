@@ -3,8 +3,12 @@
 from functools import partial
 
 from numba import njit
+from numba.core.options import DefaultOptions
 
-kernel = partial(njit, cache=True, nogil=True, _nrt=False)
+UNCOUNTED = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+"""Private option of numba, without which the search is slower and as correct."""
+
+kernel = partial(njit, cache=True, nogil=True, **UNCOUNTED)
 """For functions that allocate nothing: they need not count references to their arrays.
 
 Counting is a locked instruction for every array read from a tuple, and took two fifths of the
