@@ -44,10 +44,8 @@ def proof_line(spectrum: Spectrum) -> str:
         ties = "; the last place is shared with states not listed" * certificate.ties_at_kth
         return f"proved: no other state is lower ({certificate.nodes:,} nodes){ties}"
     complete = int((spectrum.energies < certificate.complete_below).sum())
-    return (
-        f"stopped early: the first {complete} states are proved; "
-        f"no state lies below {certificate.lower_bound:.8g}"
-    )
+    lowest = f"the first {complete} states are proved" if complete else "no state is proved yet"
+    return f"stopped early: {lowest}; no state lies below {certificate.lower_bound:.8g}"
 
 
 def removal_map(spectra: Sequence[Spectrum], top: int | None = None) -> "Figure":

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qblock.backend import Estimate, SolveResult, parse_parameters
 from qblock.cli import _common as common
+from qblock.maps import proof_line
 from qblock.pictures import check_picture, energy_histogram, save_picture
 from qblock.problem import BlockRemovalProblem
 from qblock.registry import get_backend
@@ -150,7 +151,7 @@ def states_table(task: BlockRemovalProblem, result: SolveResult, top: int) -> Ta
     """The best states of one run as a table."""
     spectrum = Spectrum.of(task, result)
     table = Table(title=f"{task.sensitivity.name}: {result.backend}, seed {result.seed}")
-    proof = "; proved" if result.certificate and result.certificate.proved else ""
+    proof = f"\n{proof_line(spectrum)}" if result.certificate else ""
     table.caption = (
         f"{spectrum.feasible_rate:.1%} of samples feasible, {len(spectrum)} distinct; "
         f"{result.timing.total:.3g} s ({result.timing.encode:.2g} encode, "

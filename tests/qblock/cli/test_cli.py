@@ -12,6 +12,7 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from qblock.cli import app
+from qblock.generators import random_instance
 from qblock.problem import BlockRemovalProblem, Sensitivity
 from qblock.spectrum import Spectrum
 
@@ -55,6 +56,21 @@ def test_solve_json_on_a_file_with_only_H(file):
     assert {"encode", "wait", "solve", "total"} == set(found["seconds"])
     assert found["parameters"]["k"] == 100
     assert {"python", "numpy", "qblock"} <= set(found["versions"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "said"),
+    [("heavy", 60, "proved: no other state is lower"), ("lowrank", 0.2, "stopped early")],
+)
+def test_solve_says_what_is_proved(tmp_path, kind, limit, said):
+    np.savez(tmp_path / "large.npz", H=random_instance(kind, 80, seed=0).H)
+    done = CliRunner().invoke(
+        app,
+        ["solve", str(tmp_path / "large.npz"), "--remove", "20", "-b", "exact",
+         "--time-limit", str(limit)],
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert said in " ".join(done.stdout.split())
 
 
 def test_solve_shows_infeasible_states_as_such(file):
