@@ -68,7 +68,8 @@ def prove(
 ) -> Proof:
     """The k lowest states with proof, or what is known when the search is stopped.
 
-    With k = 1 and a node limit this is a cheap way to a valid lower bound on the energy.
+    With k = 1 and a node limit this is a cheap way to a valid lower bound on the energy. Memory is
+    taken at the start, and once more for each thread; it does not grow with the search.
 
     Args:
         problem: with at least one block to decide.
