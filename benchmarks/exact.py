@@ -3,7 +3,7 @@ said otherwise.
 
     python benchmarks/exact.py spectra     the 100 lowest states proved, set-up included
     python benchmarks/exact.py threads     the long ones of these with one thread and with two
-    python benchmarks/exact.py peers       one optimum: SCIP, CP-SAT, Gurobi beside the engine
+    python benchmarks/exact.py peers       one optimum: brute-force, SCIP, CP-SAT, Gurobi beside it
     python benchmarks/exact.py enumerate   equal to all C(32, 16) states, one by one
 
 Times are of the CPU, in seconds, which another program on the machine does not lengthen.
@@ -26,7 +26,7 @@ import numpy as np
 from qblock.backend import SolveResult
 from qblock.files import load_sensitivity
 from qblock.generators import Kind, random_instance
-from qblock.problem import BlockRemovalProblem, FloatArray
+from qblock.problem import BlockRemovalProblem, FloatArray, Sensitivity
 from qblock.registry import get_backend
 from qblock.spectrum import Spectrum
 
@@ -174,6 +174,15 @@ def cp_sat(Q: FloatArray, remove: int) -> tuple[float | None, bool]:
     return float(state @ Q @ state), status == cp_model.OPTIMAL
 
 
+def brute_force(Q: FloatArray, remove: int) -> tuple[float | None, bool]:
+    problem = BlockRemovalProblem(Sensitivity(H=Q), remove=remove)
+    result = get_backend("brute-force").sample(
+        problem, seed=0, k=1, max_states=problem.reduced.num_feasible, time_limit=PEER_LIMIT
+    )
+    energies = result.samples.record.energy
+    return float(energies.min()), result.status == "complete"
+
+
 def gurobi(Q: FloatArray, remove: int) -> tuple[float | None, bool]:
     import gurobipy
 
@@ -193,6 +202,7 @@ PEER_SOLVERS: dict[str, tuple[str, Callable[[FloatArray, int], tuple[float | Non
     "Gurobi": ("gurobipy", gurobi),
     "SCIP": ("pyscipopt", scip),
     "CP-SAT": ("ortools", cp_sat),
+    "brute-force": ("qblock_classical", brute_force),
 }
 
 
