@@ -42,9 +42,6 @@ CORRELATED = (4, 8)
 REFINE = {"candidates": 64, "random": 48}
 """What the refined energy learns from, on `SEARCH_ROWS` rows."""
 SELECTED = "ablation, `select`"
-FAIR_ROWS = 16
-FAIR = f"greedy-loss on {FAIR_ROWS} rows"
-"""With it, greedy loss costs as much as calibrating and selecting do."""
 SAVE_EVERY = 4
 """States measured between two writes of the cache."""
 
@@ -152,21 +149,18 @@ def refinements(cache: Cache, stack: ResidualStack, text: Text) -> dict[int, Sen
 def baselines(cache: Cache, stack: ResidualStack, text: Text) -> dict[str, list[States]]:
     """What each baseline chooses at each budget."""
     ways: dict[str, list[States]] = {}
-    rows = dict.fromkeys(BASELINES, SEARCH_ROWS) | {FAIR: FAIR_ROWS}
-    for label, count in rows.items():
-        name = "greedy-loss" if label == FAIR else label
-        tokens = text.calibration.rows(count, SEQ_LEN)
+    tokens = text.calibration.rows(SEARCH_ROWS, SEQ_LEN)
+    for name in BASELINES:
         before: States = np.zeros(len(stack), dtype=np.int8)
-        ways[label] = []
+        ways[name] = []
         for budget in BUDGETS:
             drop = [stack.names[i] for i in np.flatnonzero(before)] if name in NESTED else []
             problem = _problem("ablation", budget, drop=drop)
             chosen = cache.get(
-                f"{label} {budget}",
-                lambda n=name, p=problem, t=tokens: choose(n, stack, p, t).tolist(),
+                f"{name} {budget}", lambda n=name, p=problem: choose(n, stack, p, tokens).tolist()
             )
             before = np.array(chosen, dtype=np.int8)
-            ways[label].append(before)
+            ways[name].append(before)
     return ways
 
 
