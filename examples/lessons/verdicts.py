@@ -39,3 +39,10 @@ def choice(answer: str | None, truth: str, *, right: str, hint: str) -> Verdict:
     if answer == truth:
         return Verdict("right", f"**Right.** {right}")
     return Verdict("wrong", f"Not this one. {hint}")
+
+
+def goal(reached: bool, *, right: str, hint: str) -> Verdict:
+    """Judge where the reader has put the sliders."""
+    if reached:
+        return Verdict("right", f"**Reached.** {right}")
+    return Verdict("open", f"Not yet. {hint}")
