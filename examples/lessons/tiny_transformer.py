@@ -4,6 +4,7 @@ It reads bytes, so it needs no tokenizer from elsewhere, and it is an ordinary L
 `transformers`: everything that qblock does to a large model works on it.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,9 @@ def byte_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
 
 
-def train(*, layers: int, steps: int, width: int = 64, batch: int = 16) -> TinyTransformer:
-    """Train a new model; the same arguments give the same model on the same machine."""
+@functools.cache
+def train(*, layers: int, steps: int, width: int = 48, batch: int = 16) -> TinyTransformer:
+    """Train a new model; the same arguments give the same model on the same machine, once."""
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=257,
