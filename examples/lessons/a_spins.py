@@ -268,7 +268,7 @@ def _(NAMES, STATES, chosen, label, problem):
     )
     _axes.set_axis_off()
     _axes.margins(0.3)
-    _table = "| removed | spins A B C | E(x) | E(s) |\n|---|---|---:|---:|\n" + "\n".join(
+    _table = "| removed | spins A B C | E(x) | E(s) |\n|:---|:---|---:|---:|\n" + "\n".join(
         f"| {label(x)} | {' '.join('↑' if v > 0 else '↓' for v in s)} | {e:.2f} | {i:.2f} |"
         for x, s, e, i in zip(STATES, spins, problem.energy(STATES), ising_energies, strict=True)
     )
