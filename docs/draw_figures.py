@@ -4,6 +4,7 @@ All but the diagram show real results, from the bundled instance and fixed seeds
 of a report needs Chromium, and is left as it is without.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -83,7 +84,8 @@ def report(folder: Path) -> Path | None:
 
 
 def main() -> None:
-    mpl.rcParams["svg.hashsalt"] = "qblock"  # the same picture is the same file
+    mpl.rcParams["svg.hashsalt"] = "qblock"  # the same picture is the same file,
+    os.environ["SOURCE_DATE_EPOCH"] = "0"  # whenever it is drawn
     FOLDER.mkdir(exist_ok=True)
     sensitivity = load_sensitivity(INSTANCE)
     few, many = (BlockRemovalProblem(sensitivity, remove=m) for m in (4, 8))
