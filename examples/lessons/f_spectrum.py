@@ -15,7 +15,7 @@ with app.setup:
     from qblock.llm.losses import removal_losses
     from qblock.llm.select import lowest, select
     from qblock.llm.validate import rank_agreement
-    from qblock.maps import proof_line, removal_map
+    from qblock.maps import removal_map
 
 
 @app.cell(hide_code=True)
@@ -93,9 +93,10 @@ def _(curvature, remove, sensitivities):
             mo.hstack([remove, curvature], justify="start", gap=2),
             _map,
             mo.md(
-                f"The solver `exact` says: *{proof_line(spectrum)}*. Rows that follow each other "
-                "often differ in one block only: near every good choice there are others nearly "
-                "as good."
+                "Rows that follow each other often differ in one block only: near every good "
+                "choice there are others nearly as good. That no state is missing from the list "
+                f"is {'proved' if spectrum.certificate.proved else 'not proved'} by the solver "
+                "`exact`."
             ),
         ]
     )
@@ -160,6 +161,7 @@ def _(SHOWN, loss_of, spectrum):
         label=f"the {SHOWN} of lowest energy",
     )  # fmt: skip
     _all.set(xlabel="energy", ylabel="measured loss (nats per byte)")
+    _all.locator_params(axis="x", nbins=4)
     _low.plot(losses[:SHOWN], "o", color="#0072B2", markersize=4)
     for _axes, _x, _y in (
         (_all, spectrum.energies[[0, best_rank]], losses[[0, best_rank]]),
@@ -286,9 +288,10 @@ def _(SHOWN, best_rank, error_size, lottery, typical_error, within):
             error_size,
             _figure,
             mo.md(
-                f"The typical error is {typical_error:.4f} nats per byte, and **{within}** states "
-                f"lie less than that above the ground state. {(winners >= SHOWN).mean():.0%} of "
-                f"the lotteries are won by a state beyond rank {SHOWN - 1}."
+                f"The typical error is {typical_error:.4f} nats per byte. **{within}** states, the "
+                "ground state among them, are predicted to lie within that. "
+                f"{(winners >= SHOWN).mean():.0%} of the lotteries are won by a state beyond "
+                f"rank {SHOWN - 1}."
             ),
         ]
     )
@@ -361,7 +364,7 @@ def _(SHOWN, heldout, problem, rows, tiny, tokens):
         )
         _fresh = removal_losses(tiny.stack, _states.states, heldout, batch_size=rows)
     heldout_of = {state.removed: values for state, values in zip(_states, _fresh, strict=True)}
-    candidates = mo.ui.slider(1, SHOWN, 1, value=1, label="candidates K", show_value=True)
+    candidates = mo.ui.slider(1, SHOWN, 1, value=10, label="candidates K", show_value=True)
     return candidates, heldout_of, measured, picks
 
 
@@ -395,11 +398,11 @@ def _(SHOWN, candidates, heldout_of, losses, picks):
             candidates,
             _figure,
             mo.md(
-                f"Of {candidates.value} candidates, state **{_pick.state.rank}** is chosen: it "
+                f"With K = {candidates.value}, state **{_pick.state.rank}** is chosen: it "
                 f"removes {' '.join(_pick.state.removed)}. Against the ground state its held-out "
                 f"loss is lower by **{_gain.mean():.4f} ± {gain_error:.4f}** (the error of a mean "
-                f"over {len(_gain)} rows of text). Measured: {candidates.value} models in place of "
-                f"{len(losses)}."
+                f"over {len(_gain)} rows of text). Models measured: {candidates.value} in place "
+                f"of {len(losses)}."
             ),
         ]
     )
@@ -442,13 +445,15 @@ def _():
 
     1. Take `ablation` in place of `fisher`. Which rank is the best model now, and how many states
        lie within the typical error? (It costs more: lesson (b).)
-    2. Go from M = 3 to M = 5. What happens to the number of states, to the typical error, and to
+    2. In the left picture of part 2 a second cloud hangs high above the first. Which block do all
+       of its models lack? (Lesson (b), part 3, has a hint.)
+    3. Go from M = 3 to M = 5. What happens to the number of states, to the typical error, and to
        the rank of the best model?
-    3. Change `rows` to 4 in the code (`marimo edit`). How much does the held-out loss of the
+    4. Change `rows` to 4 in the code (`marimo edit`). How much does the held-out loss of the
        chosen model suffer from choosing on so little text?
-    4. `select(..., rounds=2)` corrects H by what was measured and solves again. Does it find the
+    5. `select(..., rounds=2)` corrects H by what was measured and solves again. Does it find the
        best of all models with fewer measurements?
-    5. On a real model: `qblock select MODEL h.npz --remove 8 --text SOURCE`.
+    6. On a real model: `qblock select MODEL h.npz --remove 8 --text SOURCE`.
 
     Energies are judged now. Solvers are judged in lesson (g).
     """)
