@@ -47,6 +47,14 @@ def _():
     We write all of this as one table of numbers, called $H$. On its diagonal are the single
     costs. Beside the diagonal, *half* of each extra cost is written twice, once in the row of
     the first block and once in the row of the second. (Half, because it is counted twice below.)
+
+    | $H$ | A | B | C |
+    |:---|---:|---:|---:|
+    | **A** | 1.0 | 1.0 | -0.3 |
+    | **B** | 1.0 | 1.5 | 0.2 |
+    | **C** | -0.3 | 0.2 | 2.0 |
+
+    The entry in row A and column C is written $H_{AC}$; here it is -0.3.
     """)
     return
 
@@ -102,7 +110,8 @@ def _():
 
     The cost of a state is called its **energy**. The word comes from physics, where things roll
     downhill until their energy is least; here it means nothing but "the number to make small".
-    It adds up every entry of the table $H$ whose row *and* column belong to removed blocks:
+    It adds up every entry of the table $H$ whose row *and* column belong to removed blocks
+    (the sign $\\sum$ means "add up for all"; an entry with $x_i = 0$ or $x_j = 0$ drops out):
 
     $$E(x) = \\sum_i \\sum_j H_{ij}\\, x_i\\, x_j .$$
 
@@ -205,7 +214,8 @@ def _():
     $$s_i = 2 x_i - 1: \\qquad \\text{removed} \\leftrightarrow \\text{up}\\ (+1), \\qquad
     \\text{kept} \\leftrightarrow \\text{down}\\ (-1).$$
 
-    Put $x_i = (1 + s_i)/2$ into $E(x)$ and multiply out. What you get always has this form:
+    Put $x_i = (1 + s_i)/2$ into $E(x)$ and multiply out. What you get always has this form
+    ($i<j$ means that every pair is counted once):
 
     $$E(s) = \\text{constant} + \\sum_i h_i\\, s_i + \\sum_{i<j} J_{ij}\\, s_i\\, s_j .$$
 
@@ -223,7 +233,7 @@ def _():
 
 @app.cell(hide_code=True)
 def _():
-    chosen = mo.ui.slider(0, 7, 1, value=5, label="state", show_value=True)
+    chosen = mo.ui.slider(0, 7, 1, value=5, label="row of the table, from 0", show_value=True)
     return (chosen,)
 
 
@@ -243,6 +253,7 @@ def _(NAMES, STATES, chosen, label, problem):
             for s in spins
         ]
     )
+    ising_energies = ising_energies.round(9) + 0.0  # rounding leaves -0.0, which looks odd
     _state = spins[chosen.value]
     _places = np.array([[-0.9, 0.0], [0.9, 0.0], [0.0, 1.3]])
     _figure = Figure(figsize=(4.6, 3.6), layout="constrained")
@@ -258,7 +269,7 @@ def _(NAMES, STATES, chosen, label, problem):
             bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )  # fmt: skip
     for _name, (_x, _y), _s in zip(NAMES, _places, _state, strict=True):
-        _axes.scatter(_x, _y, s=1500, color="#0072B2" if _s > 0 else "#D9D9D9", zorder=1)
+        _axes.scatter(_x, _y, s=2600, color="#0072B2" if _s > 0 else "#D9D9D9", zorder=1)
         _axes.annotate(
             f"{_name} {'↑' if _s > 0 else '↓'}\nh={h[_name]:+.2f}", (_x, _y), ha="center",
             va="center", fontsize=9, color="white" if _s > 0 else "black",
@@ -330,8 +341,9 @@ def _():
     mo.md("""
     ## 4. A real model
 
-    Eight states can be written down. A real model has more blocks. The instance below was
-    measured on a small language model of 30 blocks (SmolLM2-135M), from which we remove some.
+    Eight states can be written down. A real model has more blocks. The table $H$ used below
+    has 30 rows and 30 columns: it was measured on a small language model of 30 blocks
+    (SmolLM2-135M), from which we remove some.
     """)
     return
 
