@@ -31,7 +31,8 @@ def _():
     The model below reads text byte by byte and predicts the next byte. Its *loss* is the average
     surprise at the byte that really comes, in *nats*: 0 is perfect foresight, and blind guessing
     among 256 bytes is $\\ln 256 = 5.55$. It is an ordinary transformer, only very small. Training
-    shows it rows of text again and again and moves its weights so that the loss falls.
+    shows it rows of text again and again and moves its *weights* (the numbers inside it) so that
+    the loss falls.
     """)
     return
 
@@ -87,13 +88,16 @@ def _():
     ## 3. What a small step tells about a large one
 
     Turn the knobs of the chosen blocks by a tiny $t$. How does the loss react? Near $t = 0$ any
-    smooth curve looks like a parabola:
+    smooth curve looks like a parabola: it has a slope there, and it bends, which is called its
+    *curvature*:
 
     $$L(t) \\approx L_0 + (\\text{slope}) \\cdot t + \\tfrac12\\, (\\text{curvature}) \\cdot t^2 .$$
 
-    The slope is $-g \\cdot x$, where $g_i$ is how the loss changes with the knob $\\alpha_i$; a
-    trained model has little slope left, because training would have used it. The curvature is
-    $x' H x$ (lesson (a) called it the energy $E(x)$): **$H$ is the table of curvatures of the
+    Let $x$ say which blocks are chosen, as in lesson (a), and let $g_i$ be how fast the loss
+    changes with the knob $\\alpha_i$. Then the slope is $-g \\cdot x$, short for minus the sum of
+    all $g_i x_i$; a trained model has little slope left, because training would have used it. The
+    curvature is $x' H x$, short for the double sum that lesson (a) called the energy $E(x)$:
+    **$H$ is the table of curvatures of the
     loss in the knobs**, and one table serves all choices of blocks. So
 
     $$L(x) \\approx L_0 - g \\cdot x + \\tfrac12\\, x' H x .$$
@@ -103,9 +107,10 @@ def _():
     $(L(\\varepsilon) - 2 L(0) + L(-\\varepsilon)) / \\varepsilon^2$.
 
     Computing all of $H$ by differences would take a run for every pair of blocks. qblock offers
-    shortcuts: `fisher` (the published method: the average of products of per-row slopes; one
-    backward pass) and `gauss-newton` (the part of the curvature that comes from the model's own
-    predictions; needs no luck with the text, and more time).
+    shortcuts: `fisher` (the published method: multiply the slopes of two blocks on each row of text
+    and average; hardly dearer than reading the text three times) and `gauss-newton` (the part of
+    the curvature that comes from the model's own predictions; it is larger and truer, and takes
+    longer).
     """)
     return
 
@@ -331,7 +336,8 @@ def _():
       loss. It is exact for small steps and a guess for removal, which is a large one.
     - The guess is tested by measuring: `qblock validate` does on your model what part 4 does here.
     - On a small model the published estimate can be a poor guess when many blocks go; a table
-      measured at the corners (`ablation`) is better, as long as there are few blocks.
+      measured with every knob fully on or off (`ablation`) is better, as long as there are few
+      blocks.
 
     ## Exercises
 

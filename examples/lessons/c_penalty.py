@@ -30,9 +30,10 @@ def _():
 
     ## 1. Machines that know no rules
 
-    "Remove exactly $M$ blocks" is a rule. Annealers and most quantum algorithms know no rules;
-    they can only make an energy small. Left alone, they would remove nothing: that costs nothing.
-    So the rule is turned into energy: whoever breaks it pays a **penalty**,
+    "Remove exactly $M$ blocks" is a rule. *Annealers* (part 2 says what they are) and most quantum
+    algorithms know no rules; they can only make an energy small. Left alone, they would remove
+    nothing: that costs nothing. So the rule is turned into energy: whoever breaks it pays a
+    **penalty**,
 
     $$E(x) + \\lambda \\left( \\sum_i x_i - M \\right)^2 .$$
 
@@ -275,8 +276,9 @@ def _(annealed, bits, bits_lost, heavy, powers, sweep, tight, wanted):
                 f"At λ = {tight * 10**heavy.value:.3g}: **{here[0]:.0%}** of the samples are "
                 f"feasible, their median gap is **{here[1]:.0%}** (0 % is the ground state, 100 % "
                 f"the worst feasible state), and **{lost_here:.1f} bits** of an analogue "
-                "annealer's precision go to the penalty. An annealer today has some 5 to 8 bits "
-                "in all. Green: the temperatures at which swapping two blocks is neither free nor "
+                "annealer's precision go to the penalty. (One bit less means that numbers must "
+                "differ by twice as much to be told apart; an annealer today has some 5 to 8 bits "
+                "in all.) Green: the temperatures at which swapping two blocks is neither free nor "
                 "impossible; that is where the work is done."
             ),
         ]
