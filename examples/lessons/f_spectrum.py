@@ -13,7 +13,8 @@ with app.setup:
     from qblock import BlockRemovalProblem, Spectrum
     from qblock.llm.calibrate import calibrate
     from qblock.llm.losses import removal_losses
-    from qblock.llm.select import lowest, select
+    from qblock.llm.select import select
+    from qblock.llm.states import lowest
     from qblock.llm.validate import rank_agreement
     from qblock.maps import removal_map
 
@@ -354,7 +355,7 @@ def _():
 @app.cell(hide_code=True)
 def _(SHOWN, heldout, problem, rows, tiny, tokens):
     with mo.status.spinner("measuring candidates"):
-        measured = select(tiny.stack, problem, tokens, candidates=SHOWN, batch_size=rows)
+        measured = select(tiny.stack, problem, tokens, candidates=SHOWN, batch_size=rows).measured
         picks = [
             next(item for item in measured if item.state.rank < count)
             for count in range(1, SHOWN + 1)
