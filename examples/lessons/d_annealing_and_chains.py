@@ -225,6 +225,10 @@ def _(optimum, sweep):
     )  # fmt: skip
     _right.set(xlabel="chain strength (units of the torque)")
     _right.legend(fontsize=8)
+    for _axes in (_left, _right):
+        _axes.minorticks_off()
+        _axes.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+    _right.set_yticks([1, 2, 4], ["1", "2", "4"])
     best_strength = max(sweep, key=lambda row: row["feasible"])["strength"]
     mo.vstack([_figure])
     return (best_strength,)
