@@ -343,7 +343,7 @@ def _():
 
     Nobody can measure all models of a real language model. But one need not: the good ones are
     *somewhere among the lowest*. So take the $K$ lowest states, measure these, and keep the best:
-    that is `qblock select`. Here is what it finds for every $K$.
+    that is the first round of `qblock select`. Here is what it finds for every $K$.
 
     The choice is made on the text that the loss was measured on, and whoever picks the best of
     many on one text also picks luck on that text. So the picture also shows the loss of the chosen
@@ -452,8 +452,8 @@ def _():
        the rank of the best model?
     4. Change `rows` to 4 in the code (`marimo edit`). How much does the held-out loss of the
        chosen model suffer from choosing on so little text?
-    5. `select(..., rounds=2)` corrects H by what was measured and solves again. Does it find the
-       best of all models with fewer measurements?
+    5. `select(..., rounds=2)` corrects H by what was measured and solves again (`qblock select`
+       makes three such rounds). Does it find the best of all models with fewer measurements?
     6. On a real model: `qblock select MODEL h.npz --remove 8 --text SOURCE`.
 
     Energies are judged now. Solvers are judged in lesson (g).
