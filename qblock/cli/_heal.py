@@ -78,9 +78,10 @@ def heal(
     On several devices: accelerate launch -m qblock heal ...
     """
     from qblock.llm import heal as llm
+    from qblock.llm.recipe import Recipe
     from qblock.llm.write import CARD, check_target
 
-    recipe = llm.Recipe(
+    recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,

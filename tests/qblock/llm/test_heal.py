@@ -21,9 +21,10 @@ from qblock.llm import heal as module
 from qblock.llm.blocks import residual_stack
 from qblock.llm.checkpoints import PROGRESS
 from qblock.llm.distill import Distillation, kept_layers, summed_kl
-from qblock.llm.heal import HealedModel, Recipe, heal
+from qblock.llm.heal import HealedModel, heal
 from qblock.llm.load import LoadedModel, load_model
 from qblock.llm.prune import prune
+from qblock.llm.recipe import Recipe
 from qblock.llm.text import Tokens
 
 RECIPE = Recipe(learning_rate=2e-3, evaluate_every=4)
