@@ -10,16 +10,18 @@ keep more than fused kernels do, so with those (`mamba_ssm`, flash attention) le
 import fnmatch
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from transformers.integrations import moe
 
 from qblock.llm.blocks import Granularity, ResidualStack, residual_stack
 from qblock.llm.gauss_newton import TOKEN_TILE
@@ -70,7 +72,7 @@ def estimate(
     config = load_config(source, revision=revision)
     stored = getattr(config, "dtype", None) or torch.float32
     precision = stored if dtype in ("auto", "stored") else getattr(torch, dtype)
-    with FakeTensorMode(), torch.device("cpu"):
+    with FakeTensorMode(), torch.device("cpu"), _grouped_products_of_any_dtype():
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=precision)
         model.eval().requires_grad_(False)
         with suppress(ValueError):  # no experts; else the way whose shapes do not follow the data
@@ -87,6 +89,11 @@ def estimate(
             weights_fp8=weights - saved,
             working=_working(curvature, kept, stack, batch_size, seq_len, checkpointing),
         )
+
+
+def _grouped_products_of_any_dtype() -> AbstractContextManager[Any]:
+    """Within, experts of any dtype can be run on shapes; torch's kernel does only bfloat16."""
+    return patch.object(moe, "_can_use_grouped_mm", lambda *_: False, create=True)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,17 @@ def test_less_is_needed_with_checkpoints_and_more_with_more_rows(tmp_path: Path)
     assert working("gauss-newton", 1) == pytest.approx(working("gauss-newton", 4), rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["mixtral", "nemotron-h"])
+def test_experts_are_estimated_in_any_dtype(tmp_path: Path, name: str):
+    save_tiny(tmp_path, name)
+    half, full = (
+        estimate(tmp_path, curvature="fisher", batch_size=2, seq_len=16, dtype=dtype)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert full.weights == 2 * half.weights
+    assert half.working < full.working < 2 * half.working
+
+
 def test_unknown_models_are_told(tmp_path: Path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8)
