@@ -27,6 +27,7 @@ from qblock.llm.checkpoints import Checkpoints, Evaluation, Progress
 from qblock.llm.distill import Distillation, kept_layers
 from qblock.llm.load import LoadedModel
 from qblock.llm.losses import Report, silent, token_losses
+from qblock.llm.quantized import refuse_quantized
 from qblock.llm.recipe import Recipe
 from qblock.llm.text import Tokens
 from qblock.llm.write import CARD, appearing, check_space, check_target, probe, save, verify
@@ -430,10 +431,4 @@ def _check_pair(original: LoadedModel, pruned: LoadedModel) -> None:
             f"{original.source} and {pruned.source} have other tokens ({sizes[0]} and {sizes[1]} "
             "embeddings): give the model that the pruned one was made from"
         )
-    if getattr(pruned.model, "is_quantized", False) or hasattr(
-        pruned.model.config, "quantization_config"
-    ):
-        raise ModelError(
-            f"the weights of {pruned.source} are quantized and cannot be trained: prune and heal "
-            "the model in bfloat16, and quantize the result"
-        )
+    refuse_quantized(pruned.model, pruned.source, "healing")
