@@ -175,8 +175,15 @@ def _eight_bit(model: Any, stack: ResidualStack, config: Any) -> list[nn.Paramet
     quantized: Any = getattr(config, "quantization_config", None) or {}
     if not isinstance(quantized, dict):
         quantized = quantized.to_dict()
-    names = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
-    excluded = [pattern for name in names for pattern in quantized.get(name) or ()]
+    fields = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+    # Files may have another name for what holds the layers: only what follows is compared.
+    layers = stack.path.rpartition(".")[2]
+    excluded = [
+        f"*{layers}.{pattern.partition(f'{layers}.')[2]}.*"
+        for field in fields
+        for pattern in quantized.get(field) or ()
+        if f"{layers}." in pattern
+    ]
     return [
         parameter
         for name, parameter in model.named_parameters()
@@ -184,5 +191,5 @@ def _eight_bit(model: Any, stack: ResidualStack, config: Any) -> list[nn.Paramet
         and parameter.ndim > 1
         and parameter.element_size() > 1
         and "conv" not in name
-        and not any(fnmatch.fnmatch(name, f"*{pattern}*") for pattern in excluded)
+        and not any(fnmatch.fnmatch(f"{name}.", pattern) for pattern in excluded)
     ]

@@ -37,6 +37,15 @@ NANO_30B = {
 """The published shape of nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B."""
 
 
+PUBLISHED_FP8 = {
+    "quant_method": "modelopt",
+    "ignore": [
+        f"backbone.layers.{n}.mixer*" for n in (4, 5, 11, 12, 18, 19, 25, 26, 32, 33, 41, 42)
+    ],
+}
+"""What stays in 16 bits of NVIDIA's FP8 checkpoint: attention and the Mamba layers before it."""
+
+
 def test_a_30b_hybrid_is_estimated_from_its_configuration(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(NANO_30B))
     found = estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=64)
@@ -45,6 +54,10 @@ def test_a_30b_hybrid_is_estimated_from_its_configuration(tmp_path: Path):
     assert found.weights == 2 * found.parameters
     assert 0.5 * found.weights < found.weights_fp8 < 0.52 * found.weights
     assert 0 < found.working < found.weights
+    excluding = {**NANO_30B, "quantization_config": PUBLISHED_FP8}
+    (tmp_path / "config.json").write_text(json.dumps(excluding))
+    less = estimate(tmp_path, curvature="ablation", batch_size=1, seq_len=8)
+    assert less.weights_fp8 - found.weights_fp8 == 6 * (38_707_200 + 23_396_352)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mamba2"])
