@@ -83,6 +83,13 @@ def appearing(out: Path) -> Iterator[Path]:
 
 
 def save(loaded: LoadedModel, folder: Path) -> None:
+    """Write a model of transformers' own class, and its tokenizer.
+
+    The configuration of a repository with code of its own goes on without that code, which would
+    read the written configuration in another way, if it is found at all.
+    """
+    if hasattr(loaded.model.config, "auto_map"):
+        del loaded.model.config.auto_map
     try:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
