@@ -80,6 +80,9 @@ def test_kept_layers_are_told_by_their_weights(folder: Path):
     assert kept_layers(original, residual_stack(load_model(folder / "llama").model)) == (0, 3, 4)
     with pytest.raises(ModelError, match="give the model that it was pruned from"):
         kept_layers(original, residual_stack(load_model(folder / "llama-tied").model))
+    wide = residual_stack(tiny_model("llama", hidden_size=16, num_hidden_layers=3))
+    with pytest.raises(ModelError, match="16 and 32 wide"):
+        kept_layers(wide, residual_stack(load_model(folder / "llama").model))
 
 
 def test_a_model_that_lost_nothing_has_no_loss():
