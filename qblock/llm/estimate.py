@@ -25,7 +25,7 @@ from transformers.integrations import moe
 
 from qblock.llm.blocks import Granularity, ResidualStack, residual_stack
 from qblock.llm.gauss_newton import TOKEN_TILE
-from qblock.llm.load import load_config
+from qblock.llm.load import check_dtype, load_config
 from qblock.llm.losses import VOCABULARY_TILE, token_losses
 
 
@@ -67,8 +67,9 @@ def estimate(
         dtype: that of the weights; as stored, if "auto" or "stored".
 
     Raises:
-        ModelError: no such model, or its architecture is not described.
+        ModelError: no such model or dtype, or its architecture is not described.
     """
+    check_dtype(dtype)
     config = load_config(source, revision=revision)
     stored = getattr(config, "dtype", None) or torch.float32
     precision = stored if dtype in ("auto", "stored") else getattr(torch, dtype)

@@ -65,8 +65,7 @@ def load_model(
         ModelError: nothing of the kind there, not a causal language model, damaged, quantized in
             a way that transformers cannot read, or an unknown dtype or device.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     device_map = _device_map(device)
     if max_memory or offload:
         if device != "auto":
@@ -108,6 +107,12 @@ def load_model(
         revision=getattr(model.config, "_commit_hash", None) or "",
         is_gguf=bool(gguf),
     )
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse what is none of `DTYPES`, with a ModelError."""
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
 
 
 def load_config(source: str | Path, *, revision: str | None = None) -> Any:

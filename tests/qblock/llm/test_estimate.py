@@ -110,6 +110,8 @@ def test_experts_are_estimated_in_any_dtype(tmp_path: Path, name: str):
     assert half.working < full.working < 2 * half.working
 
 
-def test_unknown_models_are_told(tmp_path: Path):
+def test_unknown_models_and_dtypes_are_told(tmp_path: Path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8)
+    with pytest.raises(ModelError, match="'int4': expected one of auto"):
+        estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8, dtype="int4")
