@@ -23,7 +23,7 @@ from qblock.backend import versions
 from qblock.errors import MeasurementError, ModelError
 from qblock.llm.blocks import residual_stack
 from qblock.llm.calibrate import checkpointed
-from qblock.llm.checkpoints import Checkpoints, Evaluation, Progress
+from qblock.llm.checkpoints import Checkpoints, Evaluation, Progress, disk_space
 from qblock.llm.distill import Distillation, kept_layers
 from qblock.llm.load import LoadedModel
 from qblock.llm.losses import Report, silent, token_losses
@@ -102,8 +102,9 @@ def heal(
 
     Raises:
         ModelError: before any work: the directory is there, models that do not fit together,
-            quantized weights, peft is not installed, or another run's state; after it: the
-            written model does not load and give the logits of the one in memory.
+            quantized weights, peft is not installed, too little space on the disk, or another
+            run's state; after it: the written model does not load and give the logits of the one
+            in memory.
         MeasurementError: a loss is NaN or infinite, or no step gave a better held-out loss.
         KeyboardInterrupt: after the last whole step was kept.
     """
@@ -111,12 +112,12 @@ def heal(
     out = Path(out)
     check_target(out, force)
     _check_pair(original, pruned)
-    check_space(out, pruned.model)
     dtypes = {name: tensor.dtype for name, tensor in _tensors(pruned.model)}
     if not recipe.lora:
         pruned.model.float()  # steps are too small to be seen in 16 bits
     accelerator = _accelerator(recipe, on_cpu=pruned.model.device.type == "cpu")
     run = _Run(original, pruned, recipe, accelerator, architecture)
+    check_space(out, pruned.model, 0 if resume else disk_space(run.trained.values()))
     facts = {
         "original": original.source,
         "pruned": pruned.source,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from qblock.errors import MeasurementError, ModelError, ParameterError
 from qblock.llm import heal as module
+from qblock.llm import write
 from qblock.llm.blocks import residual_stack
 from qblock.llm.checkpoints import PROGRESS
 from qblock.llm.distill import Distillation, kept_layers, summed_kl
@@ -248,6 +250,38 @@ def test_a_damaged_state_is_told(folder: Path, tmp_path: Path, file: str):
     (state / file).write_bytes(b"not what it was")
     with pytest.raises(ModelError, match=r"healed.partial is damaged: delete it"):
         healed(folder, tmp_path / "healed", resume=True)
+
+
+def test_a_full_disk_is_told_and_the_state_before_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain, calls = torch.save, []
+
+    def full(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError("unexpected pos 225600 vs 225492")  # as torch says it
+        plain(*arguments)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelError, match=r"healed.partial \(is the disk full\?\): unexpected pos"):
+        healed(folder, tmp_path / "healed")
+    assert not list((tmp_path / "healed.partial").glob(".*"))
+    done = healed(folder, tmp_path / "healed", resume=True)
+    assert len(done.losses) == 16
+
+
+def test_the_space_of_checkpoints_is_looked_for_before_any_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    size = 4 * load_model(folder / "llama").model.num_parameters()
+    usage = SimpleNamespace(free=8 * size)  # two states and two best weights need as much
+    monkeypatch.setattr(write.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ModelError, match="GB of disk; free in"):
+        healed(folder, tmp_path / "healed")
+    assert not list(tmp_path.iterdir())
+    usage.free = 9 * size
+    healed(folder, tmp_path / "healed")
 
 
 def test_what_cannot_be_healed_is_refused_before_any_work(
