@@ -39,6 +39,7 @@ MODELS = "Language models"
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which blocks of a language model to remove: one Ising problem, every solver.",

@@ -45,7 +45,8 @@ def heal(
         ),
     ] = 0,
     mixed_precision: Annotated[
-        Literal["no", "bf16", "fp16"], typer.Option("--mixed-precision")
+        Literal["no", "bf16", "fp16"],
+        typer.Option("--mixed-precision", help="What it computes in while it is trained."),
     ] = "no",
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Compute layers again going back; saves memory.")
@@ -56,7 +57,9 @@ def heal(
     patience: Annotated[
         int, typer.Option("--patience", min=1, help="Evaluations without a better one to stop at.")
     ] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the order of the rows and the start of --lora.")
+    ] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
@@ -70,13 +73,15 @@ def heal(
     """Train a pruned model to predict as the original does; keep the best held-out state.
 
     Uses the text without its last fifth (every fifth document of a dataset), which is left to
-    judge with; a fifth of that decides when to stop. On several devices: accelerate launch -m
-    qblock heal ...
+    judge with; a fifth of that decides when to stop.
+
+    On several devices: accelerate launch -m qblock heal ...
     """
     from qblock.llm import heal as llm
+    from qblock.llm.recipe import Recipe
     from qblock.llm.write import CARD, check_target
 
-    recipe = llm.Recipe(
+    recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,

@@ -46,12 +46,15 @@ def prune(
     Removes the blocks of one of the lowest states of a problem (PROBLEM, --remove and --state),
     or those that --blocks names; with a PROBLEM beside --blocks their energy is noted.
     """
-    removed, reason = choose(problem, remove, state, blocks, keep, drop, linear)
+    removed, reason, task = choose(problem, remove, state, blocks, keep, drop, linear)
     from qblock.llm import prune as llm
+    from qblock.llm.select import matching_stack
     from qblock.llm.write import check_target
 
     check_target(out, force)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
+    if task is not None:
+        matching_stack(loaded.model, task, architecture)  # refuses that of another model
     pruned = llm.prune(loaded, removed, out, reason=reason, force=force, architecture=architecture)
     if as_json:
         common.print_json(asdict(pruned) | {"path": str(pruned.path), "reason": reason})
@@ -86,8 +89,8 @@ def choose(
     keep: str = "",
     drop: str = "",
     linear: bool = False,
-) -> tuple[tuple[str, ...], str]:
-    """The blocks that the options name, and in words why these.
+) -> tuple[tuple[str, ...], str, BlockRemovalProblem | None]:
+    """The blocks that the options name, in words why these, and the problem if there is one.
 
     Raises:
         ParameterError: options that do not go together, or a state beyond the last.
@@ -101,7 +104,7 @@ def choose(
             raise ParameterError(
                 "which blocks? Give PROBLEM and --remove, or --blocks BLOCK,BLOCK,..."
             )
-        return named, "They were named by hand."
+        return named, "They were named by hand.", None
     if not named and not remove:
         raise ParameterError("--remove is missing: how many blocks are to be removed?")
     task = common.load_problem(problem, remove or str(len(named)), keep, drop, linear)
@@ -109,16 +112,15 @@ def choose(
         chosen = Spectrum.of_states(task, task.state_of(named)[None])
         if not len(chosen):
             raise ParameterError(f"--blocks {blocks} does not meet the budget and the pins given")
-        return named, f"They were named by hand. {_energy(task, chosen[0])}"
+        return named, f"They were named by hand. {_energy(task, chosen[0])}", task
     from qblock.llm.states import lowest
 
     spectrum = lowest(task, state + 1)
     if len(spectrum) <= state:
         raise ParameterError(f"--state {state}: there are only {len(spectrum)} feasible states")
     what = "lowest state" if state == 0 else f"state {state} (the lowest is 0)"
-    return spectrum[
-        state
-    ].removed, f"They are the {what} by energy. {_energy(task, spectrum[state])}"
+    reason = f"They are the {what} by energy. {_energy(task, spectrum[state])}"
+    return spectrum[state].removed, reason, task
 
 
 def _energy(task: BlockRemovalProblem, state: RankedState) -> str:

@@ -18,7 +18,8 @@ TextOption = Annotated[
     typer.Option(
         "--text",
         metavar="SOURCE",
-        help="A text file, builtin:python-docs, or hf:DATASET[:config][:split][:column].",
+        help="A text file, builtin:python-docs, or hf:DATASET, then :config, :split and :column "
+        "where they are needed.",
     ),
 ]
 SeqLenOption = Annotated[

@@ -32,6 +32,7 @@ from qblock.files import atomic_write, differing_facts
 from qblock.llm import ablation, fisher, gauss_newton
 from qblock.llm.blocks import ResidualStack
 from qblock.llm.losses import Report, silent
+from qblock.llm.quantized import refuse_derivatives
 from qblock.llm.text import Tokens
 from qblock.problem import FloatArray, Sensitivity
 
@@ -75,12 +76,15 @@ def calibrate(
     Raises:
         ParameterError: an unknown curvature or a batch without rows.
         ProblemError: fewer than two blocks, or a partial file of another run.
+        ModelError: a quantized model that has no derivatives, where those are needed.
         MeasurementError: NaN or infinite losses or derivatives.
     """
     if curvature not in CURVATURES:
         raise ParameterError(f"no curvature {curvature!r}; there are {', '.join(CURVATURES)}")
     if batch_size < 1:
         raise ParameterError(f"a batch needs at least 1 row, not {batch_size}")
+    if curvature != "ablation":
+        refuse_derivatives(stack.model)
     if len(stack) < 2:
         raise ProblemError(f"the model has {len(stack)} block: there is nothing to choose from")
     facts = {**(provenance or {}), **_facts(stack, tokens, curvature, batch_size)}

@@ -8,8 +8,8 @@ from the last one.
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,18 @@ from qblock.files import differing_facts
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.pt"
 PROGRESS = "progress.json"
+NEW = ".new"
+"""What is being written, or was when a run was killed."""
+
+
+def disk_space(trained: Iterable[Tensor]) -> int:
+    """Bytes that a run's folder takes at its largest.
+
+    That is two states, the older until the newer is whole, of weights and the optimizer's two
+    moments, and twice the best weights.
+    """
+    weights = sum(int(tensor.numel() * tensor.element_size()) for tensor in trained)
+    return (2 * 3 + 2) * weights
 
 
 @dataclass(frozen=True)
@@ -92,39 +104,32 @@ class Checkpoints:
             ModelError: the disk is full, or the folder cannot be written.
         """
         document = {**asdict(progress), "facts": self.facts}
-        try:
-            self.folder.mkdir(exist_ok=True)
-            new = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
+        target = self.folder / f"step-{progress.step}"
+        with self._writing() as new:
+            new.mkdir()
             save_file(_plain(weights), new / WEIGHTS)
             torch.save(optimizer, new / OPTIMIZER)
             (new / PROGRESS).write_text(json.dumps(document), encoding="utf-8")
             for path in new.iterdir():
                 _sync(path)
-            target = self.folder / f"step-{progress.step}"
-            if target.exists():  # the same step, saved again: it is the same state
-                shutil.rmtree(new)
-            else:
+            if not target.exists():  # else the same step is saved again: it is the same state
                 new.rename(target)
                 _sync(self.folder)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot write {self.folder}: {error}") from None
         best = f"best-{progress.best.step}.safetensors" if progress.heldout else ""
         for path in self.folder.iterdir():
-            if path.is_dir() and path != target:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.is_file() and path.name != best:
-                path.unlink(missing_ok=True)
+            if path.name not in (target.name, best):
+                _delete(path)
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of this step; those before stay until the next `save`."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-            new = self.folder / ".best"
+        """Keep the weights of this step; those before stay until the next `save`.
+
+        Raises:
+            ModelError: the disk is full, or the folder cannot be written.
+        """
+        with self._writing() as new:
             save_file(_plain(weights), new)
             _sync(new)
             new.rename(self.folder / f"best-{step}.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot write {self.folder}: {error}") from None
 
     def load(self) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
         """The newest state: progress, weights and the optimizer's state; None if there is none.
@@ -162,6 +167,20 @@ class Checkpoints:
         """Forget the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Path]:
+        """A place for what is to be renamed when it is whole; what stays there is deleted."""
+        new = self.folder / NEW
+        try:
+            self.folder.mkdir(exist_ok=True)
+            _delete(new)
+            yield new
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's is a RuntimeError
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"cannot write {self.folder} (is the disk full?): {reason}") from None
+        finally:
+            _delete(new)
+
     def _newest(self) -> Path | None:
         states = self.folder.glob("step-*")
         return max(states, key=lambda path: int(path.name.removeprefix("step-")), default=None)
@@ -181,6 +200,13 @@ class Checkpoints:
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight.detach().contiguous().cpu() for name, weight in weights.items()}
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -25,8 +25,15 @@ def kept_layers(original: ResidualStack, pruned: ResidualStack) -> tuple[int, ..
     The weights themselves are compared, so that it does not matter what pruned the model.
 
     Raises:
-        ModelError: a layer of the pruned model is none of the original's, in this order.
+        ModelError: a layer of the pruned model is none of the original's, in this order, or their
+            residual streams are of other widths.
     """
+    widths = [s.model.get_input_embeddings().embedding_dim for s in (original, pruned)]
+    if widths[0] != widths[1]:
+        raise ModelError(
+            f"the residual streams are {widths[0]} and {widths[1]} wide: give the model that was "
+            "pruned, or leave out the hidden-state loss, which compares them"
+        )
     if len(original.layers) == len(pruned.layers):
         return tuple(range(len(pruned.layers)))  # whatever was removed is part of a layer
     found: list[int] = []

@@ -10,20 +10,22 @@ keep more than fused kernels do, so with those (`mamba_ssm`, flash attention) le
 import fnmatch
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from transformers.integrations import moe
 
 from qblock.llm.blocks import Granularity, ResidualStack, residual_stack
 from qblock.llm.gauss_newton import TOKEN_TILE
-from qblock.llm.load import load_config
+from qblock.llm.load import check_dtype, load_config
 from qblock.llm.losses import VOCABULARY_TILE, token_losses
 
 
@@ -65,12 +67,13 @@ def estimate(
         dtype: that of the weights; as stored, if "auto" or "stored".
 
     Raises:
-        ModelError: no such model, or its architecture is not described.
+        ModelError: no such model or dtype, or its architecture is not described.
     """
+    check_dtype(dtype)
     config = load_config(source, revision=revision)
     stored = getattr(config, "dtype", None) or torch.float32
     precision = stored if dtype in ("auto", "stored") else getattr(torch, dtype)
-    with FakeTensorMode(), torch.device("cpu"):
+    with FakeTensorMode(), torch.device("cpu"), _grouped_products_of_any_dtype():
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=precision)
         model.eval().requires_grad_(False)
         with suppress(ValueError):  # no experts; else the way whose shapes do not follow the data
@@ -87,6 +90,11 @@ def estimate(
             weights_fp8=weights - saved,
             working=_working(curvature, kept, stack, batch_size, seq_len, checkpointing),
         )
+
+
+def _grouped_products_of_any_dtype() -> AbstractContextManager[Any]:
+    """Within, experts of any dtype can be run on shapes; torch's kernel does only bfloat16."""
+    return patch.object(moe, "_can_use_grouped_mm", lambda *_: False, create=True)
 
 
 @dataclass(frozen=True)
@@ -168,8 +176,15 @@ def _eight_bit(model: Any, stack: ResidualStack, config: Any) -> list[nn.Paramet
     quantized: Any = getattr(config, "quantization_config", None) or {}
     if not isinstance(quantized, dict):
         quantized = quantized.to_dict()
-    names = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
-    excluded = [pattern for name in names for pattern in quantized.get(name) or ()]
+    fields = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+    # Files may have another name for what holds the layers: only what follows is compared.
+    layers = stack.path.rpartition(".")[2]
+    excluded = [
+        f"*{layers}.{pattern.partition(f'{layers}.')[2]}.*"
+        for field in fields
+        for pattern in quantized.get(field) or ()
+        if f"{layers}." in pattern
+    ]
     return [
         parameter
         for name, parameter in model.named_parameters()
@@ -177,5 +192,5 @@ def _eight_bit(model: Any, stack: ResidualStack, config: Any) -> list[nn.Paramet
         and parameter.ndim > 1
         and parameter.element_size() > 1
         and "conv" not in name
-        and not any(fnmatch.fnmatch(name, f"*{pattern}*") for pattern in excluded)
+        and not any(fnmatch.fnmatch(f"{name}.", pattern) for pattern in excluded)
     ]

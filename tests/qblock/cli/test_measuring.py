@@ -11,6 +11,7 @@ from qblock.cli import app
 from qblock.errors import ProblemError, QblockError
 from qblock.files import load_sensitivity
 from qblock.llm import fisher
+from qblock.llm.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,20 @@ def test_parts_of_layers_go_the_same_way(folder, tmp_path):
     kinds = [name.partition(".")[2] for name in found["silenced"]]
     assert len(kinds) + 2 * len(found["removed"]) == 3
     assert kinds.count("attention") + len(found["removed"]) == 2
+    shown = json.loads(run("spectrum", tmp_path / "h.npz", *options[:2], "--top", 2, "--json"))
+    lowest = shown["spectra"][0]["states"][0]["removed"]
+    gone = {f"{layer}.{part}" for layer in found["removed"] for part in ("attention", "mlp")}
+    assert {*found["silenced"], *gone} == set(lowest)
+    layers = load_model(tmp_path / "small").model.config.num_hidden_layers
+    assert layers == 7 - len(found["removed"])
+
+
+def test_a_sensitivity_of_another_model_prunes_nothing(folder, tmp_path):
+    save_tiny(tmp_path / "other", num_hidden_layers=8)
+    command = ("prune", tmp_path / "other", folder / "h.npz", "--remove", 2)
+    with pytest.raises(ProblemError, match="give the model it was calibrated on"):
+        run(*command, "-o", tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize(

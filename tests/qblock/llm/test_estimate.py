@@ -37,6 +37,15 @@ NANO_30B = {
 """The published shape of nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B."""
 
 
+PUBLISHED_FP8 = {
+    "quant_method": "modelopt",
+    "ignore": [
+        f"backbone.layers.{n}.mixer*" for n in (4, 5, 11, 12, 18, 19, 25, 26, 32, 33, 41, 42)
+    ],
+}
+"""What stays in 16 bits of NVIDIA's FP8 checkpoint: attention and the Mamba layers before it."""
+
+
 def test_a_30b_hybrid_is_estimated_from_its_configuration(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(NANO_30B))
     found = estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=64)
@@ -45,6 +54,10 @@ def test_a_30b_hybrid_is_estimated_from_its_configuration(tmp_path: Path):
     assert found.weights == 2 * found.parameters
     assert 0.5 * found.weights < found.weights_fp8 < 0.52 * found.weights
     assert 0 < found.working < found.weights
+    excluding = {**NANO_30B, "quantization_config": PUBLISHED_FP8}
+    (tmp_path / "config.json").write_text(json.dumps(excluding))
+    less = estimate(tmp_path, curvature="ablation", batch_size=1, seq_len=8)
+    assert less.weights_fp8 - found.weights_fp8 == 6 * (38_707_200 + 23_396_352)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mamba2"])
@@ -86,6 +99,19 @@ def test_less_is_needed_with_checkpoints_and_more_with_more_rows(tmp_path: Path)
     assert working("gauss-newton", 1) == pytest.approx(working("gauss-newton", 4), rel=0.1)
 
 
-def test_unknown_models_are_told(tmp_path: Path):
+@pytest.mark.parametrize("name", ["mixtral", "nemotron-h"])
+def test_experts_are_estimated_in_any_dtype(tmp_path: Path, name: str):
+    save_tiny(tmp_path, name)
+    half, full = (
+        estimate(tmp_path, curvature="fisher", batch_size=2, seq_len=16, dtype=dtype)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert full.weights == 2 * half.weights
+    assert half.working < full.working < 2 * half.working
+
+
+def test_unknown_models_and_dtypes_are_told(tmp_path: Path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8)
+    with pytest.raises(ModelError, match="'int4': expected one of auto"):
+        estimate(tmp_path, curvature="fisher", batch_size=1, seq_len=8, dtype="int4")

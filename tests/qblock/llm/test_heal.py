@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from torch import nn
 
 from qblock.errors import MeasurementError, ModelError, ParameterError
 from qblock.llm import heal as module
+from qblock.llm import write
 from qblock.llm.blocks import residual_stack
 from qblock.llm.checkpoints import PROGRESS
 from qblock.llm.distill import Distillation, kept_layers, summed_kl
-from qblock.llm.heal import HealedModel, Recipe, heal
+from qblock.llm.heal import HealedModel, heal
 from qblock.llm.load import LoadedModel, load_model
 from qblock.llm.prune import prune
+from qblock.llm.recipe import Recipe
 from qblock.llm.text import Tokens
 
 RECIPE = Recipe(learning_rate=2e-3, evaluate_every=4)
@@ -79,6 +82,9 @@ def test_kept_layers_are_told_by_their_weights(folder: Path):
     assert kept_layers(original, residual_stack(load_model(folder / "llama").model)) == (0, 3, 4)
     with pytest.raises(ModelError, match="give the model that it was pruned from"):
         kept_layers(original, residual_stack(load_model(folder / "llama-tied").model))
+    wide = residual_stack(tiny_model("llama", hidden_size=16, num_hidden_layers=3))
+    with pytest.raises(ModelError, match="16 and 32 wide"):
+        kept_layers(wide, residual_stack(load_model(folder / "llama").model))
 
 
 def test_a_model_that_lost_nothing_has_no_loss():
@@ -244,6 +250,38 @@ def test_a_damaged_state_is_told(folder: Path, tmp_path: Path, file: str):
     (state / file).write_bytes(b"not what it was")
     with pytest.raises(ModelError, match=r"healed.partial is damaged: delete it"):
         healed(folder, tmp_path / "healed", resume=True)
+
+
+def test_a_full_disk_is_told_and_the_state_before_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain, calls = torch.save, []
+
+    def full(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError("unexpected pos 225600 vs 225492")  # as torch says it
+        plain(*arguments)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelError, match=r"healed.partial \(is the disk full\?\): unexpected pos"):
+        healed(folder, tmp_path / "healed")
+    assert not list((tmp_path / "healed.partial").glob(".*"))
+    done = healed(folder, tmp_path / "healed", resume=True)
+    assert len(done.losses) == 16
+
+
+def test_the_space_of_checkpoints_is_looked_for_before_any_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    size = 4 * load_model(folder / "llama").model.num_parameters()
+    usage = SimpleNamespace(free=8 * size)  # two states and two best weights need as much
+    monkeypatch.setattr(write.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ModelError, match="GB of disk; free in"):
+        healed(folder, tmp_path / "healed")
+    assert not list(tmp_path.iterdir())
+    usage.free = 9 * size
+    healed(folder, tmp_path / "healed")
 
 
 def test_what_cannot_be_healed_is_refused_before_any_work(

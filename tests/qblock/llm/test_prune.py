@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from tiny_models import CONFIGS, save_tiny, tiny_ids, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from qblock.errors import ModelError
 from qblock.llm import prune as module
@@ -70,6 +71,19 @@ def test_a_fresh_process_without_qblock_runs_the_pruned_models(tmp_path: Path):
         assert answer["cached"] == answer["uncached"], name
         assert answer["tokens"] == tiny_tokenizer()("ab")["input_ids"]
         assert answer["layers"] == layers
+
+
+def test_code_in_the_original_s_repository_is_not_needed(tmp_path: Path):
+    folder = save_tiny(tmp_path / "model", "nemotron-h")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {
+        "AutoConfig": "configuration_nemotron_h.NemotronHConfig",
+        "AutoModelForCausalLM": "modeling_nemotron_h.NemotronHForCausalLM",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    small = prune(load_model(folder), ["1"], tmp_path / "small").path
+    model = AutoModelForCausalLM.from_pretrained(small, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers.")
 
 
 def test_parts_of_layers_are_silenced_and_layers_without_parts_deleted(tmp_path: Path):
