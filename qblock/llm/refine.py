@@ -3,7 +3,7 @@
 A curvature expands the loss about the intact model; with many blocks removed, what it leaves out
 counts. Losses measured at states with the budget removed tell how far it errs *there*. Of all the
 changes of H that explain them, the smallest is taken, each entry H_ij in units of its natural
-scale sqrt(w_i w_j), w_i = |H_ii|:
+scale sqrt(w_i w_j), w_i = abs(H_ii):
 
     H <- H + sum_s c_s (Wx_s)(Wx_s)',   c = (K + ridge diag(K))^-1 (measured - E),
     W = diag(w),   K_st = (x_s . W x_t)^2.
