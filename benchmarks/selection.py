@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from qblock.files import atomic_write, load_sensitivity
-from qblock.llm.baselines import BASELINES, choose
+from qblock.llm.baselines import BASELINES, cheap_choices, choose
 from qblock.llm.blocks import ResidualStack, residual_stack
 from qblock.llm.load import load_model
 from qblock.llm.losses import removal_losses
@@ -122,7 +122,10 @@ def selections(cache: Cache, stack: ResidualStack, text: Text) -> list[States]:
         problem = _problem("ablation", budget)
 
         def run(p: BlockRemovalProblem = problem) -> list[int]:
-            found = select(stack, p, tokens, search_rows=SEARCH_ROWS, seed=100, **SEARCH)
+            rivals = cheap_choices(stack, p, text.calibration.rows(SEARCH_ROWS, SEQ_LEN))
+            found = select(
+                stack, p, tokens, search_rows=SEARCH_ROWS, challengers=rivals, seed=100, **SEARCH
+            )
             return p.state_of(found.best.removed).tolist()
 
         done = cache.get(f"{SELECTED} {budget} {SEARCH} {SEARCH_ROWS} {FINAL_ROWS}", run)
@@ -220,7 +223,8 @@ def report(
         f"{text.source}. Chosen on {SEARCH_ROWS} rows of {SEQ_LEN} tokens of its calibration "
         f"part; `select` measures {SEARCH['random']} random and {SEARCH['rounds']} x "
         f"{SEARCH['candidates']} low states on {SEARCH_ROWS} rows and the best "
-        f"{SEARCH['finalists']} on {FINAL_ROWS}. Judged on {len(final.tokens)} held-out rows; "
+        f"{SEARCH['finalists']} on {FINAL_ROWS}, beside the choices of the cheap baselines. "
+        f"Judged on {len(final.tokens)} held-out rows; "
         f"perplexity of the intact model there {np.exp(intact):.2f}.",
         "",
         "Perplexity by the number of removed blocks (best of each column in bold):",

@@ -72,7 +72,8 @@ def select(
     """Re-rank the lowest states by measured loss: an excited state is often the best model.
 
     In each round H is corrected by what was measured and solved again, since the more blocks go,
-    the more it errs; the best are measured on more text. Uses the calibration part of the text,
+    the more it errs; the best are measured on more text, beside what the cheap baselines (block
+    influence, norm ratio, sliding window) would choose. Uses the calibration part of the text,
     so that the held-out part stays unseen. Ctrl-C keeps the rounds that are finished.
     """
     if refined is not None:
@@ -80,6 +81,7 @@ def select(
     task = common.load_problem(problem, remove, keep, drop, linear)
     loaded = _model.load(model, revision=revision, dtype=dtype, device=device)
     from qblock.llm import select as llm
+    from qblock.llm.baselines import cheap_choices
 
     stack = llm.matching_stack(loaded.model, task, architecture)
     tokens = _text.read(loaded, text, samples, seq_len).calibration.rows(samples, seq_len)
@@ -93,6 +95,7 @@ def select(
             random=random,
             search_rows=search_samples or max(1, samples // 4),
             finalists=finalists,
+            challengers=cheap_choices(stack, task, tokens),
             seed=seed,
             batch_size=batch_size,
             report=report,

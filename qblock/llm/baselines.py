@@ -6,6 +6,7 @@ the iterative methods, which measure the model without the blocks already chosen
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -119,6 +120,21 @@ BASELINES: Mapping[str, Baseline] = {
     "greedy-loss": greedy_loss,
     "random": partial(random_blocks, seed=0),
 }
+
+
+CHEAP = ("block-influence", "iterative-block-influence", "norm-ratio", "sliding-window")
+"""Baselines that take a few passes over the text: hidden states are compared, not losses."""
+
+
+def cheap_choices(stack: ResidualStack, problem: BlockRemovalProblem, tokens: Tokens) -> States:
+    """What the cheap baselines pick, int8 (C, N), distinct; those that cannot are left out."""
+    picked = []
+    for name in CHEAP:
+        with suppress(ParameterError, ProblemError):  # of sublayers, or pins without a window
+            picked.append(choose(name, stack, problem, tokens))
+    if not picked:
+        return np.zeros((0, len(problem)), dtype=np.int8)
+    return np.asarray(np.unique(picked, axis=0), dtype=np.int8)
 
 
 def choose(name: str, stack: ResidualStack, problem: BlockRemovalProblem, tokens: Tokens) -> States:

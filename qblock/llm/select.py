@@ -3,7 +3,8 @@
 `select` measures low states, and may go on: in each further round H is corrected by what was
 measured (`refine`), the corrected problem is solved, and its lowest states that are new are
 measured in turn. That is done on a part of the rows of text; the best states are then measured
-on all of them, so that text is spent where it decides.
+on all of them, so that text is spent where it decides. Choices made in other ways, such as those
+of the cheap baselines, may enter the contest there.
 """
 
 from dataclasses import dataclass, replace
@@ -123,6 +124,7 @@ def select(
     random: int = 0,
     search_rows: int | None = None,
     finalists: int = 8,
+    challengers: States | None = None,
     seed: int = 0,
     batch_size: int = 8,
     report: Report = silent,
@@ -141,6 +143,7 @@ def select(
             which the correction learns what is not low.
         search_rows: rows, spread over the m, on which the rounds measure; all m if None.
         finalists: states measured on all m rows, if the rounds have not done so.
+        challengers: 0/1 (C, N), feasible states chosen in another way, measured on all m rows.
         seed: of the random states.
         batch_size: rows that go through the model together.
         report: receives the share of work done.
@@ -158,7 +161,10 @@ def select(
     if not 1 <= part <= len(tokens):
         raise ParameterError(f"{part} of {len(tokens)} rows cannot be searched on")
     search = tokens[:: len(tokens) // part][:part]
-    last = finalists * len(tokens) if part < len(tokens) else 0
+    none = np.zeros((0, len(problem)), dtype=np.int8)
+    others = none if challengers is None else challengers
+    promoted = finalists if part < len(tokens) else 0
+    last = (promoted + len(others)) * len(tokens)
     work = _Work(report, part * (1 + random + rounds * candidates) + last)
 
     def losses_of(states: States, rows: Tokens) -> FloatArray:
@@ -166,25 +172,25 @@ def select(
         return removal_losses(stack, states, rows, batch_size=batch_size, report=share)
 
     base = float(losses_of(np.zeros((1, len(problem)), dtype=np.int8), search).mean())
-    states = np.zeros((0, len(problem)), dtype=np.int8)
-    losses = np.zeros((0, part))
+    states, losses = none, np.zeros((0, part))
     refined, interrupted, current = problem.sensitivity, False, problem
     finals: tuple[MeasuredState, ...] = ()
     try:
         for number in range(rounds):
             fresh = _unknown(current, states, candidates)
             if number == 0 and random:
-                others = spread_states(problem, random, exclude=fresh, seed=seed)
-                fresh = np.concatenate([fresh, others])
+                spread = spread_states(problem, random, exclude=fresh, seed=seed)
+                fresh = np.concatenate([fresh, spread])
             if not len(fresh):
                 break
             found = losses_of(fresh, search)
             states, losses = np.concatenate([states, fresh]), np.concatenate([losses, found])
             refined = refine(problem, states, losses.mean(axis=1) - base)
             current = replace(problem, sensitivity=refined, linear=False)
-        if last:
-            best = states[losses.mean(axis=1).argsort(kind="stable")[:finalists]]
-            finals = _by_loss(*_spectrum(problem, best, losses_of(best, tokens)))
+        best = states[losses.mean(axis=1).argsort(kind="stable")[:promoted]]
+        entrants = np.concatenate([best, others])
+        if len(entrants):
+            finals = _by_loss(*_spectrum(problem, entrants, losses_of(entrants, tokens)))
     except KeyboardInterrupt:
         if not len(states):
             raise
@@ -228,9 +234,15 @@ def _ranked(
     losses: FloatArray,
     finals: tuple[MeasuredState, ...],
 ) -> tuple[MeasuredState, ...]:
-    """The finals first, then the others; all with their rank among all."""
-    everything = _by_loss(*_spectrum(problem, states, losses))
-    by_name = {item.state.removed: item.state for item in everything}
-    first = [replace(item, state=by_name[item.state.removed]) for item in finals]
-    chosen = {item.state.removed for item in finals}
-    return (*first, *(item for item in everything if item.state.removed not in chosen))
+    """All that was measured, those on most rows first, then by loss; each with its rank among all.
+
+    Of a state measured twice, what the finals say.
+    """
+    found = _by_loss(*_spectrum(problem, states, losses))
+    last = {item.state.removed: item for item in (*found, *finals)}
+    everything = np.array([problem.state_of(removed) for removed in last])
+    measured = [
+        replace(last[state.removed], state=state)
+        for state in Spectrum.of_states(problem, everything)
+    ]
+    return tuple(sorted(measured, key=lambda m: (-m.rows, m.loss, m.state.rank)))

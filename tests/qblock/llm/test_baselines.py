@@ -12,7 +12,7 @@ from support import problems
 from tiny_models import tiny_model
 
 from qblock.errors import ParameterError, ProblemError
-from qblock.llm.baselines import BASELINES, cheapest, choose, one_by_one
+from qblock.llm.baselines import BASELINES, CHEAP, cheap_choices, cheapest, choose, one_by_one
 from qblock.llm.blocks import residual_stack
 from qblock.problem import BlockRemovalProblem, Sensitivity
 
@@ -131,3 +131,18 @@ def test_baselines_on_hidden_states_need_whole_layers():
 def test_an_unknown_baseline_is_answered_with_the_list(stack):
     with pytest.raises(ParameterError, match="greedy-loss"):
         choose("magic", stack, problem_of(stack, 2), ragged_tokens())
+
+
+def test_cheap_choices_are_those_that_apply(stack):
+    tokens = ragged_tokens()
+
+    def picked(problem, names):
+        return {tuple(choose(name, stack, problem, tokens)) for name in names}
+
+    every = problem_of(stack, 3)
+    assert {tuple(s) for s in cheap_choices(stack, every, tokens)} == picked(every, CHEAP)
+    ends = problem_of(stack, 2, drop=["0", "4"])  # no window has both
+    others = [name for name in CHEAP if name != "sliding-window"]
+    assert {tuple(s) for s in cheap_choices(stack, ends, tokens)} == picked(ends, others)
+    sublayers = residual_stack(tiny_model(), "sublayer")
+    assert cheap_choices(sublayers, problem_of(sublayers, 2), tokens).shape == (0, 10)

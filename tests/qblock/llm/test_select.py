@@ -63,6 +63,22 @@ def test_finalists_are_measured_on_all_the_text(stack, problem):
     assert found.best == first[0].state
 
 
+@pytest.mark.parametrize("search_rows", [None, 2])
+def test_a_better_state_chosen_otherwise_wins(stack, problem, search_rows):
+    tokens = ragged_tokens(8)
+    everything = select(stack, problem, tokens, candidates=35)
+    best = problem.state_of(everything.best.removed)
+    worst = problem.state_of(everything.measured[-1].state.removed)
+    few = {"candidates": 1, "search_rows": search_rows}
+    low = select(stack, problem, tokens, **few).best.removed
+    found = select(stack, problem, tokens, challengers=np.array([worst, best]), **few)
+    assert found.best.removed == everything.best.removed
+    assert {m.state.removed for m in found.measured} >= {low, everything.best.removed}
+    assert [m.rows for m in found.measured] == [8] * len(found.measured)
+    kept = select(stack, problem, tokens, challengers=np.array([worst]), **few)
+    assert kept.best.removed == low
+
+
 def test_what_is_measured_corrects_the_energy(stack, problem):
     tokens = ragged_tokens()
     found = select(stack, problem, tokens, candidates=10, random=10)
