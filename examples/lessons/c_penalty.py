@@ -107,7 +107,7 @@ def _(budget, counts, energies, feasible, ground_energy, weight_slider):
     _axes.set_ylabel("energy with penalty")
     _axes.legend(loc="upper left", fontsize=8)
     _axes.set_title(
-        f"λ = {weight:.2f}: the lowest state of all removes {counts[lowest]} blocks "
+        f"λ = {weight:.2f}: the lowest state of all removes {counts[lowest]} of {counts.max()} "
         f"({'feasible' if lowest_is_feasible else 'breaks the rule'})"
     )
     mo.vstack(
