@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from selection import write_section
+from record import write_section
 
 from qblock.llm import ablation, fisher
 from qblock.llm.blocks import ResidualStack, residual_stack

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from selection import write_section
+from record import write_section
 from torch.nn import functional
 
 from qblock.errors import MeasurementError

@@ -9,7 +9,6 @@ held-out part. What is finished is kept in a cache file, so that an interrupted 
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import Cache, difference, write_section
 from scipy.stats import spearmanr
-from selection import write_section
 
 from qblock.errors import MeasurementError
-from qblock.files import atomic_write, differing_facts, load_sensitivity
+from qblock.files import load_sensitivity
 from qblock.llm.baselines import choose
 from qblock.llm.blocks import residual_stack
 from qblock.llm.heal import HealedModel, heal
@@ -69,21 +68,6 @@ class Judged:
     seconds: float
 
 
-class Cache:
-    """Choices and judgements of finished parts, in a JSON file, all with the same settings."""
-
-    def __init__(self, path: Path, settings: dict[str, object]) -> None:
-        self.path = path
-        self.known = json.loads(path.read_text()) if path.exists() else {"settings": settings}
-        if differing := differing_facts(self.known["settings"], settings):
-            raise SystemExit(f"{path} is of a run with other settings: {differing}")
-
-    def keep(self, key: str, value: object) -> None:
-        self.known[key] = value
-        with atomic_write(self.path) as stream:
-            stream.write(json.dumps(self.known).encode())
-
-
 def choices(original: LoadedModel, rows: Tokens, cache: Cache) -> dict[str, list[str]]:
     """Removed blocks of each way of choosing."""
     stack = residual_stack(original.model)
@@ -102,7 +86,7 @@ def choices(original: LoadedModel, rows: Tokens, cache: Cache) -> dict[str, list
             state = choose(name, stack, ablation, rows)
             found[name] = tuple(b for b, x in zip(stack.names, state, strict=True) if x)
         found |= {f"ablation, state {rank}": low[rank].removed for rank in range(1, LOW_STATES)}
-        cache.keep("choices", found)
+        cache.keep({"choices": found})
     return {way: list(removed) for way, removed in cache.known["choices"].items()}
 
 
@@ -145,7 +129,7 @@ def try_rates(source: str, removed: list[str], text: Text, cache: Cache) -> dict
                 tried[f"{rate:g}"] = done.best.loss
             except MeasurementError:  # it did not help
                 tried[f"{rate:g}"] = float("inf")
-            cache.keep("rates", tried)
+            cache.keep({"rates": tried})
             print(f"learning rate {rate:g}: {tried[f'{rate:g}']:.4f}", flush=True)
     return tried
 
@@ -173,15 +157,6 @@ def perplexity(losses: Sequence[float]) -> str:
     half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     low, middle, high = np.exp(values.mean() + half * np.array([-1, 0, 1]))
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def difference(losses: Sequence[float], reference: Sequence[float]) -> str:
-    """Mean paired difference in nats with its 95 % interval."""
-    values = np.asarray(losses) - np.asarray(reference)
-    if not values.any():
-        return "-"
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.3f} ± {half:.3f}"
 
 
 def picked_after_healing(ways: dict[str, list[str]], judged: dict[str, Judged]) -> str:
@@ -269,7 +244,7 @@ def main() -> None:
     text = load_text(options.text, original.tokenizer)
     heldout = text.heldout.rows(options.heldout_rows, SEQ_LEN)
     if "intact" not in cache.known:
-        cache.keep("intact", row_losses(original, heldout).tolist())
+        cache.keep({"intact": row_losses(original, heldout).tolist()})
     ways = choices(original, text.calibration.rows(8, SEQ_LEN), cache)
     del original
     rates = try_rates(options.model, ways[TRIAL], text, cache)
@@ -286,7 +261,7 @@ def main() -> None:
             one = replace(recipe, seed=seed)
             item = judge(options.model, ways[way], text, one, options.rows, heldout)
             done[key] = asdict(item)
-            cache.keep(f"seed {seed}", done)
+            cache.keep({f"seed {seed}": done})
             print(
                 f"{way}: {key}: {perplexity(item.before)} -> {perplexity(item.after)}", flush=True
             )

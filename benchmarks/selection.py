@@ -9,16 +9,15 @@ What is measured is kept in a cache file, so that an interrupted run goes on.
 """
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from record import Cache, difference, write_section
 
-from qblock.files import atomic_write, load_sensitivity
+from qblock.files import load_sensitivity
 from qblock.llm.baselines import BASELINES, cheap_choices, choose
 from qblock.llm.blocks import ResidualStack, residual_stack
 from qblock.llm.load import load_model
@@ -46,25 +45,6 @@ SAVE_EVERY = 4
 """States measured between two writes of the cache."""
 
 
-class Cache:
-    """What earlier runs measured and chose, in a JSON file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def get(self, key: str, make: Callable[[], Any]) -> Any:
-        """The JSON-like value that `make` gives, or gave in an earlier run."""
-        if key not in self.known:
-            self.known[key] = make()
-            self.save()
-        return self.known[key]
-
-    def save(self) -> None:
-        with atomic_write(self.path) as stream:
-            stream.write(json.dumps(self.known).encode())
-
-
 class Judge:
     """Held-out losses of states."""
 
@@ -79,8 +59,7 @@ class Judge:
         for start in range(0, len(missing), SAVE_EVERY):
             part = missing[start : start + SAVE_EVERY]
             found = removal_losses(self.stack, states[part], self.tokens)
-            known |= {keys[n]: rows.tolist() for n, rows in zip(part, found, strict=True)}
-            self.cache.save()
+            self.cache.keep({keys[n]: r.tolist() for n, r in zip(part, found, strict=True)})
         return np.array([known[key] for key in keys])
 
     def losses(self, states: States) -> FloatArray:
@@ -192,15 +171,6 @@ def _problem(curvature: str, budget: int, drop: Sequence[str] = ()) -> BlockRemo
     return BlockRemovalProblem(load_sensitivity(f"{NAME}-{curvature}"), remove=budget, drop=drop)
 
 
-def difference(rows: FloatArray, reference: FloatArray) -> str:
-    """Mean paired difference in nats, with the 95 % interval over the rows (m,) of text."""
-    values = rows - reference
-    if not values.any():
-        return "the same"
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.3f} ± {half:.3f}"
-
-
 def report(
     final: Judge,
     many: Judge,
@@ -270,17 +240,6 @@ def report(
     return "\n".join(out) + "\n"
 
 
-def write_section(path: Path, section: str) -> None:
-    """Put the section in place of the one of the same heading, or at the end."""
-    title = section.splitlines()[0]
-    text = path.read_text() if path.exists() else "# Measured results\n"
-    parts = text.split("\n## ")
-    kept = [p for p in parts if not f"## {p}".startswith(title + "\n")]
-    body = "\n## ".join(kept).rstrip() + "\n\n" + section
-    with atomic_write(path) as stream:
-        stream.write(body.encode())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
@@ -295,7 +254,7 @@ def main() -> None:
     loaded = load_model(options.model)
     stack = residual_stack(loaded.model)
     text = load_text(options.text, loaded.tokenizer)
-    cache = Cache(options.cache)
+    cache = Cache(options.cache, {"model": loaded.source, "text": text.source})
     judges = [
         Judge(cache, stack, text.heldout.rows(rows, SEQ_LEN))
         for rows in (options.heldout_rows, options.agreement_rows)
