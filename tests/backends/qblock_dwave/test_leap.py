@@ -373,7 +373,7 @@ def test_a_waiting_job_is_cancelled_and_a_solved_one_kept(
 ) -> None:
     sapi.polls_until_done = 10**6
     with pytest.raises(SolverTimeout):
-        qpu.sample(problem, seed=1, num_reads=2, time_limit=0.2)
+        qpu.sample(problem, seed=1, num_reads=2, time_limit=5.0)
     (job,) = sapi.jobs
     assert not LeapHybridBQM().cancel(job), "it is not this backend's"
     assert qpu.cancel(job)
@@ -392,7 +392,7 @@ def test_a_job_that_was_solved_before_it_could_be_cancelled_is_kept(
 ) -> None:
     sapi.polls_until_done = 10**6
     with pytest.raises(SolverTimeout):
-        qpu.sample(problem, seed=1, num_reads=2, time_limit=0.2)
+        qpu.sample(problem, seed=1, num_reads=2, time_limit=5.0)
     (job,) = sapi.jobs
     sapi.jobs[job].status = "COMPLETED"
     with pytest.raises(BackendError, match=f"qblock fetch {job}"):
